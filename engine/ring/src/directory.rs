@@ -1,0 +1,102 @@
+//! What a ring keeps under its lock: which segments are live, who gates them, who sleeps.
+//!
+//! Locked once per rotation, per segment a reader enters, and per sleep; never per frame. It does no
+//! waiting and calls no waker.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use slab::Slab;
+
+/// A segment whose frames are readable.
+#[derive(Clone, Copy)]
+pub(crate) struct Live {
+    pub(crate) segment: usize,
+    pub(crate) generation: u32,
+    /// Offset of its first frame.
+    pub(crate) base: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Directory {
+    /// Oldest first; the last one is where producers append.
+    pub(crate) live: VecDeque<Live>,
+    /// Out of the ring, but perhaps still held by a reader or an unfinished producer.
+    pub(crate) retired: Vec<usize>,
+    pub(crate) allocated: usize,
+    /// Per gated cursor the offset below which it has passed everything.
+    pub(crate) gates: Slab<Passed>,
+    pub(crate) next_gate: u64,
+    /// Per cursor that ever slept.
+    pub(crate) sleepers: Slab<Option<Waker>>,
+    /// One past the last frame, once closed.
+    pub(crate) closed_at: Option<u64>,
+}
+
+/// How far a gated cursor has come.
+#[derive(Debug)]
+pub(crate) struct Passed {
+    /// It has passed every offset below this one.
+    pub(crate) below: u64,
+    /// Never given to another cursor.
+    pub(crate) serial: u64,
+}
+
+impl Passed {
+    /// What a released cursor has passed: everything, for good.
+    const RELEASED: u64 = u64::MAX;
+
+    pub(crate) fn release(&mut self) {
+        self.below = Self::RELEASED;
+    }
+
+    /// The cursor stands at `position` now; returns where it stood.
+    pub(crate) fn move_to(&mut self, position: u64) -> u64 {
+        let before = self.below;
+        if before != Self::RELEASED {
+            self.below = position;
+        }
+        before
+    }
+}
+
+impl Directory {
+    /// A gate for a cursor that stands at `position`.
+    pub(crate) fn add_gate(&mut self, position: u64) -> usize {
+        let serial = self.next_gate;
+        self.next_gate += 1;
+        self.gates.insert(Passed { below: position, serial })
+    }
+
+    pub(crate) fn oldest(&self) -> u64 {
+        self.live.front().map_or(0, |live| live.base)
+    }
+
+    /// The live segment for `offset`: for an offset past the end that is the newest one.
+    pub(crate) fn find(&self, offset: u64) -> Option<Live> {
+        self.live.iter().rev().find(|live| live.base <= offset).copied()
+    }
+
+    /// No gated cursor still needs the oldest segment.
+    pub(crate) fn is_oldest_passed(&self) -> bool {
+        let next_base = self.live.get(1).map_or(u64::MAX, |live| live.base);
+        cfg!(ring_mutant = "gate_ignored") || self.gates.iter().all(|(_, passed)| next_base <= passed.below)
+    }
+
+    /// Takes up to a batch of wakers at `*from` or above and moves `*from` past them; `false` when
+    /// none is left.
+    pub(crate) fn take_sleepers(&mut self, from: &mut usize, batch: &mut [Option<Waker>]) -> bool {
+        let mut places = batch.iter_mut();
+        for (key, waker) in self.sleepers.iter_mut().filter(|&(key, _)| *from <= key) {
+            if waker.is_none() {
+                continue;
+            }
+            let Some(place) = places.next() else {
+                *from = key;
+                return true;
+            };
+            *place = waker.take();
+        }
+        false
+    }
+}

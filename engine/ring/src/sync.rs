@@ -1,0 +1,128 @@
+//! The one door for shared memory: atomics, locks, threads and raw bytes, real ones or loom's.
+//!
+//! Nothing else in the crate names `std::sync` or `std::thread`, so a model check sees every access.
+
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+#[cfg(not(loom))]
+mod primitives {
+    pub(crate) use std::hint::spin_loop;
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
+    pub(crate) use std::thread::yield_now;
+
+    /// Blocks the thread that made it; an `unpark` before the `park` is not lost.
+    pub(crate) struct Parker(std::thread::Thread);
+
+    impl Parker {
+        pub(crate) fn new() -> Self {
+            Self(std::thread::current())
+        }
+
+        pub(crate) fn park(&self, for_at_most: std::time::Duration) {
+            std::thread::park_timeout(for_at_most);
+        }
+
+        pub(crate) fn unpark(&self) {
+            self.0.unpark();
+        }
+    }
+}
+
+#[cfg(loom)]
+mod primitives {
+    use loom::sync::Condvar;
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::{Arc, Mutex, MutexGuard};
+    pub(crate) use loom::thread::yield_now;
+
+    pub(crate) fn spin_loop() {
+        yield_now();
+    }
+
+    /// As the real one, but without a clock: a model either wakes the thread or is a deadlock. Not
+    /// made of loom's `park`, which forgets an `unpark` that meets a yielding thread.
+    pub(crate) struct Parker(Mutex<bool>, Condvar);
+
+    impl Parker {
+        pub(crate) fn new() -> Self {
+            Self(Mutex::new(false), Condvar::new())
+        }
+
+        pub(crate) fn park(&self, _: std::time::Duration) {
+            let mut is_notified = self.0.lock().expect("nothing panics under this lock");
+            while !*is_notified {
+                is_notified = self.1.wait(is_notified).expect("nothing panics under this lock");
+            }
+            *is_notified = false;
+        }
+
+        pub(crate) fn unpark(&self) {
+            *self.0.lock().expect("nothing panics under this lock") = true;
+            self.1.notify_one();
+        }
+    }
+}
+
+pub(crate) use primitives::*;
+
+/// Puts its content on cache lines of its own.
+#[repr(align(64))]
+pub(crate) struct OwnLine<T>(pub(crate) T);
+
+/// A fixed run of bytes shared between threads, never zeroed.
+///
+/// It hands out raw pointers; who may touch which range when is the caller's proof. Under loom every
+/// announced access is checked against all others.
+pub(crate) struct Buffer {
+    bytes: Box<[UnsafeCell<MaybeUninit<u8>>]>,
+    #[cfg(loom)]
+    shadow: Box<[loom::cell::UnsafeCell<()>]>,
+}
+
+// SAFETY: the buffer itself gives out raw pointers only. `Segment` proves that a range has one
+// writer until its commit word is stored, and only readers from then until the segment is reused.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    pub(crate) fn new(length_bytes: usize) -> Self {
+        let bytes = Box::new_uninit_slice(length_bytes);
+        // SAFETY: `MaybeUninit<u8>` (in its transparent cell) is valid without initialisation.
+        let bytes = unsafe { bytes.assume_init() };
+        Self {
+            bytes,
+            #[cfg(loom)]
+            shadow: (0..length_bytes).map(|_| loom::cell::UnsafeCell::new(())).collect(),
+        }
+    }
+
+    /// Address of byte `at`; `at` may be the length.
+    #[inline]
+    pub(crate) fn pointer(&self, at: usize) -> *mut u8 {
+        debug_assert!(at <= self.bytes.len(), "byte {at} of a {}-byte buffer", self.bytes.len());
+        // `wrapping_add` keeps this safe; whoever dereferences has checked the range.
+        UnsafeCell::raw_get(self.bytes.as_ptr()).cast::<u8>().wrapping_add(at)
+    }
+
+    /// Announces that the caller writes `range` now.
+    #[inline]
+    pub(crate) fn note_write(&self, range: Range<usize>) {
+        #[cfg(loom)]
+        for cell in &self.shadow[range.clone()] {
+            cell.with_mut(|_| ());
+        }
+        let _ = range;
+    }
+
+    /// Announces that the caller reads `range` now.
+    #[inline]
+    pub(crate) fn note_read(&self, range: Range<usize>) {
+        #[cfg(loom)]
+        for cell in &self.shadow[range.clone()] {
+            cell.with(|_| ());
+        }
+        let _ = range;
+    }
+}

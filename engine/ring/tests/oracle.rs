@@ -1,0 +1,414 @@
+//! Random single-threaded histories against a specification made of plain vectors.
+#![cfg(not(loom))]
+
+mod common;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::task::{Context, Waker};
+
+use common::Random;
+use twinlane_ring::{AppendError, Appended, Cursor, Gating, Read, Ring, RingConfig, Run, Start};
+
+/// What a ring is, without sharing or reuse: every frame ever stored, and how they fill segments.
+struct Spec {
+    config: RingConfig,
+    /// `None`: its producer panicked.
+    frames: Vec<Option<Vec<u8>>>,
+    /// Base offsets and bytes of the live segments, oldest first.
+    live: VecDeque<SpecSegment>,
+    /// Bases of segments that left the ring while held.
+    retired: HashSet<u64>,
+    allocated: usize,
+    /// Live runs per segment, by base.
+    pins: HashMap<u64, usize>,
+    /// The newest segment takes no more frames.
+    is_ended: bool,
+    is_closed: bool,
+    /// Per gated cursor, what it has passed.
+    gates: HashMap<usize, u64>,
+}
+
+struct SpecSegment {
+    base: u64,
+    bytes: usize,
+}
+
+impl Spec {
+    fn next(&self) -> u64 {
+        self.frames.len() as u64
+    }
+
+    fn oldest(&self) -> u64 {
+        self.live.front().map_or(0, |segment| segment.base)
+    }
+
+    /// Base and end of the live segment of `offset`.
+    fn segment_of(&self, offset: u64) -> Option<(u64, u64)> {
+        let place = self.live.iter().rposition(|segment| segment.base <= offset)?;
+        let end = self.live.get(place + 1).map_or(self.next(), |segment| segment.base);
+        Some((self.live[place].base, end))
+    }
+
+    fn is_held(&self, base: u64) -> bool {
+        self.pins.get(&base).is_some_and(|&pins| 0 < pins)
+    }
+
+    fn rotate(&mut self) -> bool {
+        let has_spare = |spec: &mut Self| {
+            let free = spec.retired.iter().copied().find(|&base| !spec.is_held(base));
+            if let Some(base) = free {
+                return spec.retired.remove(&base);
+            }
+            let is_allowed = spec.allocated < spec.config.segments + spec.config.spare_segments;
+            spec.allocated += usize::from(is_allowed);
+            is_allowed
+        };
+        if self.live.len() < self.config.segments {
+            assert!(has_spare(self), "the ring is allowed its segments");
+        } else {
+            if self.gates.values().any(|&passed| passed < self.live[1].base) {
+                return false;
+            }
+            let oldest = self.live[0].base;
+            if self.is_held(oldest) {
+                if !has_spare(self) {
+                    return false;
+                }
+                self.retired.insert(oldest);
+            }
+            self.live.pop_front();
+        }
+        self.live.push_back(SpecSegment { base: self.next(), bytes: 0 });
+        self.is_ended = false;
+        true
+    }
+
+    /// How many of frames with these sizes are stored by one claim.
+    fn claim(&mut self, sizes: &[usize]) -> Result<usize, AppendError> {
+        let frame_bytes_max = self.config.segment_bytes;
+        if frame_bytes_max < sizes[0] {
+            return Err(AppendError::TooLarge { frame_bytes: sizes[0], frame_bytes_max });
+        }
+        if self.is_closed {
+            return Err(AppendError::Closed);
+        }
+        loop {
+            if (self.live.is_empty() || self.is_ended) && !self.rotate() {
+                return Err(AppendError::Full);
+            }
+            let newest = self.live.back().expect("just rotated");
+            let frames_left = self.config.segment_frames - (self.next() - newest.base) as usize;
+            let mut bytes = newest.bytes;
+            let fitting = sizes.iter().take(frames_left).take_while(|&&size| {
+                bytes += size;
+                bytes <= frame_bytes_max
+            });
+            let count = fitting.count();
+            if 0 < count {
+                self.live.back_mut().expect("as above").bytes += sizes[..count].iter().sum::<usize>();
+                return Ok(count);
+            }
+            self.is_ended = true;
+        }
+    }
+
+    /// The frames a cursor at `position` gets as one run.
+    fn run_from(&self, position: u64, end: u64, max_bytes: usize) -> Vec<&[u8]> {
+        let mut bytes = 0;
+        let mut run: Vec<&[u8]> = Vec::new();
+        for frame in &self.frames[position as usize..end as usize] {
+            let Some(frame) = frame else { break };
+            bytes += frame.len();
+            if !run.is_empty() && max_bytes < bytes {
+                break;
+            }
+            run.push(frame);
+        }
+        run
+    }
+}
+
+struct SpecCursor {
+    cursor: Cursor,
+    key: usize,
+    position: u64,
+    /// It has looked its position up, so it stands in a segment.
+    is_seated: bool,
+}
+
+impl SpecCursor {
+    /// A gated cursor that looks opens the gate behind it.
+    fn look(&mut self, spec: &mut Spec) {
+        let position = self.position;
+        let Some((base, end)) = spec.segment_of(position) else { return };
+        if position < spec.oldest() || spec.is_closed && position == spec.next() {
+            return;
+        }
+        let at_open_end = position == end && !spec.is_ended;
+        if let Some(passed) = spec.gates.get_mut(&self.key)
+            && (!self.is_seated || !at_open_end || base == position)
+        {
+            *passed = position;
+        }
+        self.is_seated = true;
+    }
+}
+
+struct Held {
+    run: Run,
+    base: u64,
+    expected: Vec<Vec<u8>>,
+}
+
+impl Held {
+    fn check(&self, at: &str) {
+        assert_eq!(self.run.bytes(), self.expected.concat(), "{at}: a held run changed");
+        let mut sum = 0;
+        let ends: Vec<u32> = self.expected.iter().map(|frame| (sum += frame.len(), sum as u32).1).collect();
+        assert_eq!(self.run.frame_ends().collect::<Vec<_>>(), ends, "{at}: frame ends");
+    }
+}
+
+struct History {
+    random: Random,
+    ring: Ring,
+    spec: Spec,
+    cursors: Vec<SpecCursor>,
+    held: Vec<Held>,
+    next_key: usize,
+    at: String,
+}
+
+impl History {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let config = RingConfig {
+            segment_bytes: 1 + random.below(40),
+            segment_frames: 1 + random.below(8),
+            segments: 2 + random.below(3),
+            spare_segments: random.below(3),
+        };
+        let spec = Spec {
+            config,
+            frames: Vec::new(),
+            live: VecDeque::new(),
+            retired: HashSet::new(),
+            allocated: 0,
+            pins: HashMap::new(),
+            is_ended: false,
+            is_closed: false,
+            gates: HashMap::new(),
+        };
+        let ring = Ring::new(config).expect("in bounds");
+        Self { random, ring, spec, cursors: Vec::new(), held: Vec::new(), next_key: 0, at: String::new() }
+    }
+
+    fn step(&mut self) {
+        match self.random.below(100) {
+            0..30 => self.append(),
+            30..45 => self.append_run(),
+            45..48 => self.append_panicking(),
+            48..78 => self.read(),
+            78..84 => self.new_cursor(),
+            84..88 => self.drop_cursor(),
+            88..92 => self.seek(),
+            92..98 => self.drop_held(),
+            _ => {}
+        }
+        assert_eq!(self.ring.next(), self.spec.next(), "{}: next", self.at);
+        assert_eq!(self.ring.oldest(), self.spec.oldest(), "{}: oldest", self.at);
+    }
+
+    fn frame(&mut self) -> Vec<u8> {
+        let length = self.random.below(self.spec.config.segment_bytes * 5 / 4 + 1) * self.random.below(3) / 2;
+        (0..length).map(|_| self.random.next() as u8).collect()
+    }
+
+    fn append(&mut self) {
+        let frame = self.frame();
+        let (head, rest) = frame.split_at(frame.len() / 3);
+        let offset = self.spec.next();
+        let expected = self.spec.claim(&[frame.len()]).map(|_| offset);
+        let mut stamped = Vec::new();
+        let got = self.ring.append(&[head, rest], |offset, bytes| {
+            stamped = bytes.to_vec();
+            if let Some(first) = bytes.first_mut() {
+                *first ^= offset as u8;
+            }
+        });
+        assert_eq!(got, expected, "{}: append of {} bytes", self.at, frame.len());
+        if got.is_ok() {
+            assert_eq!(stamped, frame, "{}: the stamp sees the copied frame", self.at);
+            if let Some(first) = stamped.first_mut() {
+                *first ^= offset as u8;
+            }
+            self.spec.frames.push(Some(stamped));
+        }
+    }
+
+    fn append_run(&mut self) {
+        let frames: Vec<Vec<u8>> =
+            (0..1 + self.random.below(6)).map(|_| self.frame()).filter(|frame| !frame.is_empty()).collect();
+        if frames.is_empty() {
+            return;
+        }
+        let sizes: Vec<usize> = frames.iter().map(Vec::len).collect();
+        let mut sum = 0;
+        let ends: Vec<u32> = sizes.iter().map(|size| (sum += size, sum as u32).1).collect();
+        let first_offset = self.spec.next();
+        let expected = self.spec.claim(&sizes).map(|count| {
+            let bytes = sizes[..count].iter().sum();
+            Appended { first_offset, frames: count, bytes }
+        });
+        let got = self.ring.append_run(&frames.concat(), &ends, |_, _| ());
+        assert_eq!(got, expected, "{}: append_run", self.at);
+        if let Ok(appended) = got {
+            self.spec.frames.extend(frames.into_iter().take(appended.frames).map(Some));
+        }
+    }
+
+    fn append_panicking(&mut self) {
+        let frame = self.frame();
+        let is_stored = self.spec.claim(&[frame.len()]).is_ok();
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            self.ring.append(&[&frame], |_, _| resume_unwind(Box::new("the stamp gave up")))
+        }));
+        assert_eq!(outcome.is_err(), is_stored, "{}: only a claimed frame is stamped", self.at);
+        if is_stored {
+            self.spec.frames.push(None);
+        }
+    }
+
+    fn read(&mut self) {
+        if self.cursors.is_empty() {
+            return;
+        }
+        let at = self.at.as_str();
+        let nth = self.random.below(self.cursors.len());
+        let max_bytes = self.random.below(60);
+        let (spec, reader) = (&mut self.spec, &mut self.cursors[nth]);
+        let (from, next) = (reader.position, spec.next());
+        let is_waiting = from == next;
+        assert_eq!(reader.cursor.is_empty(), is_waiting, "{at}: is_empty at {from}");
+        let would_sleep = is_waiting && !spec.is_closed;
+        reader.look(spec);
+        let poll = reader.cursor.poll_readable(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(poll.is_pending(), would_sleep, "{at}: readable at {from} of {next}");
+        let read = reader.cursor.read(max_bytes);
+        if from < spec.oldest() {
+            assert!(
+                matches!(read, Read::Missed { from: f, to } if f == from && to == spec.oldest()),
+                "{at}: {read:?}"
+            );
+            reader.position = spec.oldest();
+            reader.is_seated = false;
+        } else if is_waiting {
+            let is_right = matches!((&read, spec.is_closed), (Read::Empty, false) | (Read::Closed, true));
+            assert!(is_right, "{at}: {read:?} at the end");
+        } else {
+            let (base, end) = spec.segment_of(from).expect("a frame has a segment");
+            let frames = spec.run_from(from, end, max_bytes);
+            if frames.is_empty() {
+                let gone =
+                    spec.frames[from as usize..end as usize].iter().take_while(|frame| frame.is_none());
+                let to = from + gone.count() as u64;
+                assert!(
+                    matches!(read, Read::Missed { from: f, to: t } if (f, t) == (from, to)),
+                    "{at}: {read:?}"
+                );
+                reader.position = to;
+            } else {
+                let Read::Run(run) = read else { panic!("{at}: {read:?} instead of a run") };
+                assert_eq!((run.first_offset(), run.frames()), (from, frames.len()), "{at}: run");
+                reader.position = from + frames.len() as u64;
+                let held = Held { run, base, expected: frames.into_iter().map(<[u8]>::to_vec).collect() };
+                held.check(at);
+                if self.random.below(4) == 0 {
+                    *spec.pins.entry(base).or_default() += 1;
+                    self.held.push(held);
+                }
+            }
+        }
+        assert_eq!(reader.cursor.position(), reader.position, "{at}: position");
+    }
+
+    fn new_cursor(&mut self) {
+        if 5 <= self.cursors.len() {
+            return;
+        }
+        let (oldest, next) = (self.spec.oldest(), self.spec.next());
+        let offset = self.random.below(next as usize + 5) as u64;
+        let (start, position) = match self.random.below(3) {
+            0 => (Start::Oldest, oldest),
+            1 => (Start::Next, next),
+            _ => (Start::Offset(offset), offset.min(next)),
+        };
+        let gating = if self.random.below(3) == 0 { Gating::Gated } else { Gating::Lossy };
+        let cursor = self.ring.cursor(start, gating);
+        assert_eq!(cursor.position(), position, "{}: {start:?}", self.at);
+        let key = self.next_key;
+        self.next_key += 1;
+        if gating == Gating::Gated {
+            self.spec.gates.insert(key, position.max(oldest));
+        }
+        self.cursors.push(SpecCursor { cursor, key, position, is_seated: false });
+    }
+
+    fn drop_cursor(&mut self) {
+        if !self.cursors.is_empty() {
+            let gone = self.cursors.swap_remove(self.random.below(self.cursors.len()));
+            self.spec.gates.remove(&gone.key);
+        }
+    }
+
+    fn seek(&mut self) {
+        if self.cursors.is_empty() {
+            return;
+        }
+        let offset = self.random.below(self.spec.next() as usize + 3) as u64;
+        let nth = self.random.below(self.cursors.len());
+        let reader = &mut self.cursors[nth];
+        reader.cursor.seek(offset);
+        reader.position = offset.min(self.spec.next());
+        reader.is_seated = false;
+        let oldest = self.spec.oldest();
+        if let Some(passed) = self.spec.gates.get_mut(&reader.key) {
+            *passed = reader.position.max(oldest);
+        }
+    }
+
+    fn drop_held(&mut self) {
+        if !self.held.is_empty() {
+            let held = self.held.swap_remove(self.random.below(self.held.len()));
+            held.check(&self.at);
+            *self.spec.pins.get_mut(&held.base).expect("it was pinned") -= 1;
+        }
+    }
+
+    fn close(&mut self) {
+        self.ring.close();
+        self.spec.is_closed = true;
+        self.spec.is_ended = true;
+    }
+}
+
+#[test]
+fn every_history_matches_the_specification() {
+    let (seeds, steps) = if cfg!(miri) { (6, 120) } else { (4_000, 400) };
+    for seed in 0..seeds {
+        let mut history = History::new(seed);
+        for step in 0..steps {
+            history.at = format!("seed {seed} step {step}");
+            history.step();
+            if step == steps * 9 / 10 {
+                history.close();
+            }
+        }
+        history.at = format!("seed {seed} end");
+        history.cursors.clear();
+        let at = history.at.clone();
+        drop(history.ring);
+        history.held.iter().for_each(|held| held.check(&at));
+    }
+}
