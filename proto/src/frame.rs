@@ -1,0 +1,60 @@
+//! Frames: the one layout of a message in memory, on disk and on both wires.
+//!
+//! Everything is read in place. Encoding appends to a buffer of the caller; decoding hands out slices of
+//! the caller's bytes. Nothing is allocated per message, and no length is believed before it is checked.
+//!
+//! - [`encode_message_head`] and [`MessageRef`]: one message
+//! - [`Headers`] and [`Options`]: what a message may carry besides its payload
+//! - [`Decoder`]: splits a byte stream or a datagram into control frames and runs of messages
+//! - [`Packer`]: fills datagrams
+
+mod datagram;
+mod decoder;
+mod error;
+mod headers;
+mod layout;
+mod message;
+mod options;
+mod packer;
+
+pub use datagram::decode_datagram;
+pub use decoder::{Decoder, Item};
+pub use error::FrameError;
+pub use headers::{Headers, HeadersIter, encode_headers};
+pub use layout::RunHeader;
+pub use message::{
+    Frames, MessageHeader, MessageRef, encode_end, encode_message_head, stamp_seq, stamp_source, stamp_topic,
+};
+pub use options::{Options, ReplyTo};
+pub use packer::{Packer, Push};
+
+pub(crate) use layout::Prefix;
+
+/// Bytes of the header of a message or end frame.
+pub const MESSAGE_HEADER_BYTES: usize = 32;
+/// Bytes of a run frame, which is nothing but a header.
+pub const RUN_HEADER_BYTES: usize = 32;
+/// Bytes that every frame begins with: its length, kind, flags and one 16-bit number.
+pub const PREFIX_BYTES: usize = 8;
+
+/// Kind of a frame that carries one message.
+pub const KIND_MESSAGE: u8 = 1;
+/// Kind of a frame that announces message frames.
+pub const KIND_RUN: u8 = 2;
+/// Kind of a frame that carries a [`Control`](crate::Control).
+pub const KIND_CONTROL: u8 = 3;
+/// Kind of a frame that says a publisher stream ended.
+pub const KIND_END: u8 = 4;
+
+/// Flag of a message with a deadline.
+pub const FLAG_DEADLINE: u8 = 1 << 0;
+/// Flag of a message with a key.
+pub const FLAG_KEY: u8 = 1 << 1;
+/// Flag of a message that says where its answer should go.
+pub const FLAG_REPLY_TO: u8 = 1 << 2;
+/// Flag of a message that answers another.
+pub const FLAG_CORRELATION: u8 = 1 << 3;
+/// Flag of a message with user headers.
+pub const FLAG_HEADERS: u8 = 1 << 4;
+/// All flags this version knows; any other bit is an error.
+pub const FLAGS_KNOWN: u8 = FLAG_DEADLINE | FLAG_KEY | FLAG_REPLY_TO | FLAG_CORRELATION | FLAG_HEADERS;

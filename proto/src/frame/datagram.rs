@@ -1,0 +1,54 @@
+//! Splits a QUIC datagram into items. A datagram is whole or wrong: nothing continues in the next one.
+
+use super::FrameError;
+use super::decoder::{Decoder, Item};
+
+/// Hands each item of `datagram` to `each`, with the ends of its frames as [`Decoder::ends`] gives them.
+///
+/// Use a decoder of its own for datagrams; it only lends its buffer and its frame limit. Items before a
+/// bad one are handed out. A run is handed out in one piece. An error of `each` ends the walk.
+///
+/// # Errors
+///
+/// [`FrameError`] as in [`Decoder::next`], or [`FrameError::DatagramIncomplete`]; or what `each` returns.
+///
+/// # Panics
+///
+/// If `decoder` is inside a run of a stream: that run would be lost.
+///
+/// ```
+/// use twinlane_proto::frame::{Decoder, FrameError, decode_datagram};
+///
+/// let mut decoder = Decoder::stream(1_200);
+/// let mut messages = 0;
+/// decode_datagram(&[], &mut decoder, |_, ends| {
+///     messages += ends.len();
+///     Ok::<(), FrameError>(())
+/// })?;
+/// assert_eq!(messages, 0);
+/// # Ok::<(), FrameError>(())
+/// ```
+pub fn decode_datagram<'b, E: From<FrameError>>(
+    datagram: &'b [u8],
+    decoder: &mut Decoder,
+    mut each: impl FnMut(Item<'b>, &[u32]) -> Result<(), E>,
+) -> Result<(), E> {
+    assert!(!decoder.is_inside_run(), "a datagram needs a decoder that is not inside a stream's run");
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let incomplete = FrameError::DatagramIncomplete { bytes: rest.len() };
+        let Some(item) = decoder.next(rest)? else { return Err(incomplete.into()) };
+        rest = &rest[item.consumed()..];
+        match item {
+            Item::Control(_) => each(item, &[])?,
+            Item::Frames { last: true, .. } => each(item, decoder.ends())?,
+            Item::Frames { .. } => {
+                // Either a bad frame follows, which says more, or the datagram ends too early.
+                let why = decoder.next(rest).err().unwrap_or(incomplete);
+                decoder.leave_run();
+                return Err(why.into());
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! One control message of every type, with values that show where each field lies.
+
+use twinlane_proto::Code;
+use twinlane_proto::control::*;
+use twinlane_proto::topic::{Mode, TopicSpec};
+
+/// Name of the vector and the message.
+pub(crate) fn controls() -> Vec<(&'static str, Control)> {
+    let mut all = from_client();
+    all.extend(from_server());
+    all.extend(from_both());
+    all
+}
+
+fn spec() -> TopicSpec {
+    TopicSpec::fast()
+        .with_mode(Mode::Latest)
+        .with_payload_bytes_max(1_024)
+        .with_retain_bytes(65_536)
+        .with_retain_messages(100)
+}
+
+fn from_client() -> Vec<(&'static str, Control)> {
+    let hello = Hello {
+        version_min: 1,
+        version_max: 1,
+        capabilities: 0,
+        purpose: Purpose::Primary,
+        client: "vector/1".to_owned(),
+        auth: Auth::None,
+        resume: None,
+    };
+    let resume = Resume { session: *b"session-number-1", secret: *b"secret-of-16-byt" };
+    let token = Auth::Token(b"token".to_vec());
+    let subscribe = Subscribe {
+        request: 3,
+        subscription: 4,
+        filter: "plant/*/temperature".to_owned(),
+        start: Start::New,
+        slow: SlowPolicy::Block,
+        credit_bytes: 1 << 20,
+        spec: None,
+        positions: Vec::new(),
+    };
+    let position = Position { topic_name: "plant/a/temperature".to_owned(), epoch: 0xe0, offset: 41 };
+    let open = OpenPublisher { request: 2, publisher: 9, topic: TopicRef::Id(7), spec: None, resume_seq: 0 };
+    let by_name = TopicRef::Name("plant/a".to_owned());
+    vec![
+        ("hello", hello.clone().into()),
+        (
+            "hello-resume",
+            Hello {
+                purpose: Purpose::Datagrams,
+                auth: token,
+                resume: Some(resume),
+                capabilities: 5,
+                ..hello
+            }
+            .into(),
+        ),
+        ("declare", Declare { request: 1, name: "plant/a".to_owned(), spec: spec() }.into()),
+        ("open-publisher", open.clone().into()),
+        (
+            "open-publisher-declare",
+            OpenPublisher { topic: by_name, spec: Some(TopicSpec::reliable()), resume_seq: 12, ..open }
+                .into(),
+        ),
+        ("close-publisher", ClosePublisher { publisher: 9, last_seq: 12 }.into()),
+        ("subscribe", subscribe.clone().into()),
+        (
+            "subscribe-continue",
+            Subscribe {
+                start: Start::Offset(40),
+                slow: SlowPolicy::Disconnect,
+                credit_bytes: u64::MAX,
+                spec: Some(spec()),
+                positions: vec![position],
+                ..subscribe
+            }
+            .into(),
+        ),
+        ("unsubscribe", Unsubscribe { request: 5, subscription: 4 }.into()),
+    ]
+}
+
+fn from_server() -> Vec<(&'static str, Control)> {
+    vec![
+        (
+            "welcome",
+            Welcome {
+                version: 1,
+                capabilities: 0,
+                session: *b"session-number-1",
+                secret: *b"secret-of-16-byt",
+                resumed: true,
+                server: "vector/1".to_owned(),
+                ping_interval_ms: 5_000,
+                frame_bytes_max: 1_052_736,
+            }
+            .into(),
+        ),
+        ("declared", Declared { request: 1, topic: 7, epoch: 0xe0, spec: spec() }.into()),
+        (
+            "publisher-opened",
+            PublisherOpened {
+                request: 2,
+                publisher: 9,
+                topic: 7,
+                source: 1,
+                epoch: 0xe0,
+                last_seq: 12,
+                spec: TopicSpec::reliable(),
+                credit_bytes: 262_144,
+            }
+            .into(),
+        ),
+        (
+            "acked",
+            Acked { publisher: 9, first_seq: 13, count: 20, first_offset: 400, level: Level::Disk }.into(),
+        ),
+        ("refused", Refused { publisher: 9, first_seq: 33, count: 1, code: Code::TooLarge }.into()),
+        (
+            "publisher-closed",
+            PublisherClosed { publisher: 9, code: Code::Normal, reason: "asked for".to_owned() }.into(),
+        ),
+        ("subscribed", Subscribed { request: 3, subscription: 4 }.into()),
+        (
+            "topic-bound",
+            TopicBound {
+                subscription: 4,
+                topic: 7,
+                name: "plant/a/temperature".to_owned(),
+                epoch: 0xe0,
+                spec: TopicSpec::fast(),
+                next_offset: 44,
+                next_source: 9,
+                outcome: Outcome::Gap(3),
+            }
+            .into(),
+        ),
+        (
+            "gap",
+            Gap { subscription: 4, topic: 7, from_offset: 41, to_offset: 44, cause: GapCause::Lost }.into(),
+        ),
+        ("stream-end", StreamEnd { subscription: 4, topic: 7, source: 1, last_seq: 12 }.into()),
+        (
+            "unsubscribed",
+            Unsubscribed { subscription: 4, code: Code::SlowConsumer, reason: "10 s behind".to_owned() }
+                .into(),
+        ),
+        (
+            "failed",
+            Failed { request: 3, code: Code::BadName, message: "empty level at byte 6".to_owned() }.into(),
+        ),
+    ]
+}
+
+fn from_both() -> Vec<(&'static str, Control)> {
+    vec![
+        ("credit", Credit { lane: 4, bytes: 65_536 }.into()),
+        ("ping", Ping { nonce: 0x0102_0304_0506_0708 }.into()),
+        ("pong", Pong { nonce: 0x0102_0304_0506_0708 }.into()),
+        ("goodbye", Goodbye { code: Code::Other(999), reason: "é".to_owned() }.into()),
+    ]
+}
