@@ -1,1 +1,75 @@
-//! Stub.
+//! An embeddable messaging engine with two channels: **fast** topics may lose messages and never wait for them,
+//! **reliable** topics keep every acknowledged message in one order.
+//!
+//! Each topic is declared once as fast or reliable and means the same for everyone: in this process (no socket, no
+//! copy), over TCP with TLS, and over QUIC. Fast topics travel in QUIC datagrams, reliable ones over TCP.
+//!
+//! ```
+//! use twinlane::{Engine, EngineConfig, Session, TopicSpec};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::new(EngineConfig::default())?;
+//! engine.declare("orders", TopicSpec::reliable())?;
+//!
+//! let session = Session::local(&engine);
+//! let mut orders = session.subscribe("orders").await?;
+//! let ack = session.publisher("orders").await?.publish(b"one tea").await?;
+//! assert_eq!(ack.offset, Some(0));
+//! assert!(orders.next().await.is_some());
+//! # Ok(()) }
+//! ```
+//!
+//! - [`Engine`]: topics in this process; [`Engine::listen`] opens it to others
+//! - [`Session`]: publish and subscribe, [`local`](Session::local) or [over the network](Session::connect)
+//! - [`Publisher`], [`Subscription`], [`Session::request`], [`Responder`]
+//!
+//! The library runs on the caller's tokio runtime, reads no environment and installs nothing global.
+#![forbid(unsafe_code)]
+
+mod client;
+mod config;
+mod cursors;
+mod engine;
+mod error;
+mod events;
+mod incoming;
+mod link;
+mod local_source;
+mod lock;
+mod message;
+mod publisher;
+mod request;
+mod seq_window;
+mod server;
+mod session;
+mod status;
+mod subscription;
+mod topics;
+mod tracker;
+mod transport;
+
+pub use config::{
+    Auth, ConnectOptions, DEFAULT_PORT, EngineConfig, Limits, ListenOptions, ParseTokenHashError,
+    PublisherOptions, Reconnect, SubscribeOptions, TokenHash, Transports,
+};
+pub use engine::Engine;
+pub use error::{
+    ConfigError, DeclareError, EndReason, OpenError, PublishError, RequestError, TryPublishError,
+};
+pub use events::{SessionEvent, SessionEvents};
+pub use message::{Batch, Delivery, DeliveryRef, Gap, Message, MessageView, Missing};
+pub use publisher::{Ack, BatchAck, Flushed, MessageOptions, Publisher};
+pub use request::{Request, Responder};
+pub use server::Listening;
+pub use session::Session;
+pub use status::{
+    EngineStatus, SessionRow, SessionStatus, SubscriberRow, SubscriptionStats, TopicStatus, UdpPath,
+};
+pub use subscription::Subscription;
+pub use transport::{
+    ConnectError, Fingerprint, FingerprintParseError, Identity, IoPolicy, IoPolicyParseError, ListenError,
+    Trust,
+};
+pub use twinlane_proto::control::{GapCause, Level, Outcome, SlowPolicy, Start};
+pub use twinlane_proto::topic::{Channel, Filter, Mode, NameError, TopicName, TopicSpec};
+pub use twinlane_proto::{Code, frame::Headers};

@@ -1,0 +1,198 @@
+//! Opens publishers and subscriptions on a connection, for the application and again after a reconnect.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use twinlane_proto::control::{
+    ClosePublisher, Declare, OpenPublisher, PublisherOpened, TopicRef, Unsubscribe,
+};
+use twinlane_proto::{Code, Control, TopicSpec};
+
+use super::ClientCore;
+use super::inbox::RemoteSubscription;
+use super::outgoing::RemotePublisher;
+use crate::config::{PublisherOptions, SubscribeOptions};
+use crate::error::{DeclareError, OpenError};
+use crate::link::Link;
+use crate::lock::lock;
+use crate::message::TopicMeta;
+use crate::topics::parse_name;
+
+impl ClientCore {
+    /// Opens a publisher stream for the application.
+    pub(crate) async fn open_publisher(
+        self: &Arc<Self>,
+        topic: TopicRef,
+        options: PublisherOptions,
+    ) -> Result<Arc<RemotePublisher>, OpenError> {
+        let lane = self.next_lane();
+        let deadline = Instant::now() + self.options.outcome_timeout;
+        loop {
+            let link = self.connected(deadline).await?;
+            let ask = |request| open_message(request, lane, topic.clone(), options.spec, 0);
+            let Some(answer) = self.request_on(&link, ask, deadline).await? else { continue };
+            let Control::PublisherOpened(opened) = answer else { continue };
+            let name = match &topic {
+                TopicRef::Name(name) => parse_name(name).map_err(DeclareError::from)?,
+                // Its name is the other side's business.
+                TopicRef::Id(id) => parse_name(&format!("$topic/{id}")).map_err(DeclareError::from)?,
+            };
+            let meta = TopicMeta { id: opened.topic, name, epoch: opened.epoch, spec: opened.spec };
+            let publisher = Arc::new(RemotePublisher::new(lane, Arc::new(meta), options.queue_bytes));
+            lock(&self.state).publishers.insert(lane, Arc::clone(&publisher));
+            publisher.asked_on.claim(&link);
+            publisher.start(&link, &opened);
+            match self.link() {
+                // A reconnect may have looked before it was among the open ones.
+                Some(newer) if link.is_over() => {
+                    let (core, publisher) = (Arc::clone(self), Arc::clone(&publisher));
+                    tokio::spawn(async move { core.reopen_publisher(&newer, &publisher, true).await });
+                }
+                _ => {}
+            }
+            return Ok(publisher);
+        }
+    }
+
+    /// Ends a publisher stream. The receiver hears when the server has all that will come of it.
+    pub(crate) fn close_publisher(&self, publisher: &RemotePublisher) -> oneshot::Receiver<()> {
+        let (confirm, confirmed) = oneshot::channel();
+        let lane = publisher.lane;
+        {
+            let mut state = lock(&self.state);
+            state.publishers.remove(&lane);
+            state.closing.insert(lane, confirm);
+        }
+        publisher.close();
+        match self.link() {
+            Some(link) => {
+                link.remove_outlets(lane);
+                let last_seq = publisher.ring.next();
+                link.send(Control::ClosePublisher(ClosePublisher { publisher: lane, last_seq }));
+            }
+            None => drop(lock(&self.state).closing.remove(&lane)),
+        }
+        confirmed
+    }
+
+    /// Opens a subscription for the application.
+    pub(crate) async fn subscribe(
+        self: &Arc<Self>,
+        filter: &str,
+        options: SubscribeOptions,
+    ) -> Result<Arc<RemoteSubscription>, OpenError> {
+        let lane = self.next_lane();
+        let subscription = Arc::new(RemoteSubscription::new(lane, filter, options));
+        // Known before it is asked for, because its first messages may come with the answer.
+        lock(&self.state).subscriptions.insert(lane, Arc::clone(&subscription));
+        let asked = self.first_subscribe(&subscription).await;
+        asked.inspect_err(|_| drop(lock(&self.state).subscriptions.remove(&lane)))?;
+        Ok(subscription)
+    }
+
+    /// Subscribes, on the next connection if this one is lost, unless the reconnect has done so already.
+    async fn first_subscribe(&self, subscription: &RemoteSubscription) -> Result<(), OpenError> {
+        let deadline = Instant::now() + self.options.outcome_timeout;
+        loop {
+            let link = self.connected(deadline).await?;
+            if !subscription.asked_on.claim(&link) {
+                return Ok(());
+            }
+            if self.request_on(&link, |request| subscription.subscribe(request), deadline).await?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(crate) fn unsubscribe(&self, subscription: &RemoteSubscription) {
+        if lock(&self.state).subscriptions.remove(&subscription.lane).is_none() {
+            return;
+        }
+        if let Some(link) = self.link() {
+            let request = self.next_request.fetch_add(1, Ordering::Relaxed);
+            let subscription = subscription.lane;
+            link.send(Control::Unsubscribe(Unsubscribe { request, subscription }));
+        }
+    }
+
+    pub(super) async fn resubscribe(&self, link: &Arc<Link>, subscription: &RemoteSubscription) {
+        if !subscription.asked_on.claim(link) {
+            return;
+        }
+        let deadline = Instant::now() + self.options.outcome_timeout;
+        match self.request_on(link, |request| subscription.subscribe(request), deadline).await {
+            // Subscribed; or the connection is gone again and the next one asks again.
+            Ok(_) => {}
+            Err(error) => {
+                lock(&self.state).subscriptions.remove(&subscription.lane);
+                subscription.end(Code::Closed, &error.to_string());
+            }
+        }
+    }
+
+    pub(super) async fn reopen_publisher(
+        &self,
+        link: &Arc<Link>,
+        publisher: &Arc<RemotePublisher>,
+        resumed: bool,
+    ) {
+        if !publisher.asked_on.claim(link) {
+            return;
+        }
+        let opened = self.ask_to_reopen(link, publisher, resumed).await;
+        match opened {
+            Ok(Some(opened)) => {
+                publisher.adopt(&opened);
+                publisher.start(link, &opened);
+            }
+            // The connection is gone again; the next one asks again.
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, lane = publisher.lane, "a publisher could not be opened again");
+                lock(&self.state).publishers.remove(&publisher.lane);
+                publisher.close();
+            }
+        }
+    }
+
+    async fn ask_to_reopen(
+        &self,
+        link: &Arc<Link>,
+        publisher: &RemotePublisher,
+        resumed: bool,
+    ) -> Result<Option<PublisherOpened>, OpenError> {
+        let deadline = Instant::now() + self.options.outcome_timeout;
+        let topic = Arc::clone(&lock(&publisher.topic));
+        let (name, spec) = (topic.name.to_string(), topic.spec);
+        if !resumed && publisher.has_unanswered() {
+            let ask = |request| Control::Declare(Declare { request, name: name.clone(), spec });
+            match self.request_on(link, ask, deadline).await? {
+                // The session was forgotten but the log was not: what is unanswered may be in it.
+                Some(Control::Declared(declared)) if declared.epoch == topic.epoch => {
+                    publisher.give_up_unanswered();
+                }
+                Some(_) => {}
+                None => return Ok(None),
+            }
+        }
+        let (lane, resume_seq) = (publisher.lane, publisher.resume_seq());
+        let ask = |request| open_message(request, lane, TopicRef::Name(name.clone()), Some(spec), resume_seq);
+        let answer = self.request_on(link, ask, deadline).await?;
+        Ok(match answer {
+            Some(Control::PublisherOpened(opened)) => Some(opened),
+            _ => None,
+        })
+    }
+}
+
+fn open_message(
+    request: u32,
+    publisher: u32,
+    topic: TopicRef,
+    spec: Option<TopicSpec>,
+    resume_seq: u64,
+) -> Control {
+    Control::OpenPublisher(OpenPublisher { request, publisher, topic, spec, resume_seq })
+}

@@ -1,0 +1,227 @@
+//! A set of ring cursors that one task reads: whoever has something to read gets its turn, round robin.
+//!
+//! Stream writers, datagram writers and local subscriptions are all this set with another sink. It never looks
+//! into frames. A sleeping cursor costs nothing until its ring wakes it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+
+use atomic_waker::AtomicWaker;
+use crossbeam_queue::SegQueue;
+use twinlane_ring::{Cursor, Read, Run};
+
+use crate::lock::lock;
+
+/// Bytes that the other side still takes. Shared between who reads the cursor and who hears of more.
+pub(crate) struct Credit {
+    bytes: AtomicI64,
+    /// Cursors that wait for more; several may share one credit.
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Credit {
+    pub(crate) fn new(bytes: u64) -> Arc<Self> {
+        let bytes = AtomicI64::new(i64::try_from(bytes).unwrap_or(i64::MAX));
+        Arc::new(Self { bytes, waiting: Mutex::default() })
+    }
+
+    /// The other side takes `bytes` more.
+    pub(crate) fn add(&self, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        // The sender checks that its total stays within 63 bits: an absurd grant saturates.
+        let _ = self
+            .bytes
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |had| Some(had.saturating_add(bytes)));
+        let waiting = std::mem::take(&mut *lock(&self.waiting));
+        waiting.iter().for_each(Waker::wake_by_ref);
+    }
+
+    /// What may be sent, if it is at least `floor`; otherwise `waker` is woken when there is more.
+    fn at_least(&self, floor: i64, waker: &Waker) -> Option<i64> {
+        let available = || Some(self.bytes.load(Ordering::Acquire)).filter(|bytes| *bytes >= floor);
+        available().or_else(|| {
+            lock(&self.waiting).push(waker.clone());
+            // More may have come before the waker was there to be woken.
+            available()
+        })
+    }
+
+    fn spend(&self, bytes: usize) {
+        let _ = self.bytes.fetch_sub(bytes as i64, Ordering::AcqRel);
+    }
+}
+
+/// What a turn of one cursor brought.
+pub(crate) enum Step {
+    Run(Run),
+    /// Frames that were overwritten, or given up by their publisher, before they could be read.
+    Missed {
+        from: u64,
+        to: u64,
+    },
+    /// The ring is closed and read to its end; the cursor leaves the set with this.
+    Closed,
+}
+
+/// A set of cursors, each with a tag of the owner's choice.
+pub(crate) struct Cursors<T> {
+    slots: Vec<Option<Slot<T>>>,
+    free: Vec<u32>,
+    turns: VecDeque<u32>,
+    ready: Arc<ReadyQueue>,
+}
+
+struct Slot<T> {
+    cursor: Cursor,
+    tag: T,
+    credit: Option<Arc<Credit>>,
+    /// The credit below which this cursor waits: its largest frame, so that no frame overdraws.
+    credit_floor: i64,
+    turn: Arc<Turn>,
+    waker: Waker,
+}
+
+/// Cursors woken by others, until the set's owner looks.
+struct ReadyQueue {
+    keys: SegQueue<u32>,
+    owner: AtomicWaker,
+}
+
+/// One cursor's place in the queue; at most one.
+struct Turn {
+    key: u32,
+    queued: AtomicBool,
+    ready: Arc<ReadyQueue>,
+}
+
+impl Wake for Turn {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.queued.swap(true, Ordering::AcqRel) {
+            self.ready.keys.push(self.key);
+            self.ready.owner.wake();
+        }
+    }
+}
+
+impl<T> Cursors<T> {
+    pub(crate) fn new() -> Self {
+        let ready = Arc::new(ReadyQueue { keys: SegQueue::new(), owner: AtomicWaker::new() });
+        Self { slots: Vec::new(), free: Vec::new(), turns: VecDeque::new(), ready }
+    }
+
+    /// Adds a cursor; it gets a turn at once. With `credit` it reads only what the other side takes.
+    pub(crate) fn insert(
+        &mut self,
+        cursor: Cursor,
+        tag: T,
+        credit: Option<Arc<Credit>>,
+        frame_bytes_max: usize,
+    ) -> u32 {
+        let key = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            (self.slots.len() - 1) as u32
+        });
+        let turn = Arc::new(Turn { key, queued: AtomicBool::new(true), ready: Arc::clone(&self.ready) });
+        let waker = Waker::from(Arc::clone(&turn));
+        self.slots[key as usize] =
+            Some(Slot { cursor, tag, credit, credit_floor: frame_bytes_max as i64, turn, waker });
+        self.turns.push_back(key);
+        key
+    }
+
+    pub(crate) fn remove(&mut self, key: u32) -> Option<T> {
+        let slot = self.slots.get_mut(key as usize)?.take()?;
+        // A late wake of the old cursor may give the key's next owner a turn for nothing; that is harmless.
+        self.free.push(key);
+        self.turns.retain(|turn| *turn != key);
+        Some(slot.tag)
+    }
+
+    pub(crate) fn keys(&self, mut chosen: impl FnMut(&T) -> bool) -> Vec<u32> {
+        let slots = self.slots.iter().enumerate();
+        slots
+            .filter(|(_, slot)| slot.as_ref().is_some_and(|slot| chosen(&slot.tag)))
+            .map(|(key, _)| key as u32)
+            .collect()
+    }
+
+    /// Takes a cursor out with all that is needed to put it into another set.
+    pub(crate) fn take(&mut self, key: u32) -> Option<(Cursor, T, Option<Arc<Credit>>, usize)> {
+        let slot = self.slots.get_mut(key as usize)?.take()?;
+        self.free.push(key);
+        self.turns.retain(|turn| *turn != key);
+        Some((slot.cursor, slot.tag, slot.credit, slot.credit_floor as usize))
+    }
+
+    pub(crate) fn tag(&self, key: u32) -> &T {
+        &self.slots[key as usize].as_ref().expect("the key is of a cursor in the set").tag
+    }
+
+    /// The next cursor's next step, at most `bytes_max` unless one frame is larger. `Pending`: nobody has any;
+    /// `cx` is woken when that changes. Cancel-safe.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<(u32, Step)> {
+        let mut registered = false;
+        loop {
+            while let Some(key) = self.ready.keys.pop() {
+                self.turns.push_back(key);
+            }
+            let Some(key) = self.turns.pop_front() else {
+                if registered {
+                    return Poll::Pending;
+                }
+                self.ready.owner.register(cx.waker());
+                registered = true;
+                continue;
+            };
+            if let Some(step) = self.turn(key, bytes_max) {
+                return Poll::Ready((key, step));
+            }
+        }
+    }
+
+    /// One cursor's turn. `None`: it has nothing and waits.
+    fn turn(&mut self, key: u32, bytes_max: usize) -> Option<Step> {
+        let slot = self.slots.get_mut(key as usize)?.as_mut()?;
+        slot.turn.queued.store(false, Ordering::Release);
+        let mut allowance = bytes_max;
+        if let Some(credit) = &slot.credit {
+            // More credit brings the next turn.
+            let available = credit.at_least(slot.credit_floor, &slot.waker)?;
+            allowance = allowance.min(usize::try_from(available).unwrap_or(usize::MAX));
+        }
+        loop {
+            match slot.cursor.read(allowance) {
+                Read::Run(run) => {
+                    if let Some(credit) = &slot.credit {
+                        credit.spend(run.bytes().len());
+                    }
+                    self.requeue(key);
+                    return Some(Step::Run(run));
+                }
+                Read::Missed { from, to } => {
+                    self.requeue(key);
+                    return Some(Step::Missed { from, to });
+                }
+                Read::Closed => return Some(Step::Closed),
+                Read::Empty => {
+                    if slot.cursor.poll_readable(&mut Context::from_waker(&slot.waker)).is_pending() {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn requeue(&mut self, key: u32) {
+        let slot = self.slots[key as usize].as_ref().expect("a cursor that had its turn is in the set");
+        if !slot.turn.queued.swap(true, Ordering::AcqRel) {
+            self.turns.push_back(key);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Writes a connection's stream: control frames first, then whole runs from every ring that has something.
+//!
+//! Under load one write carries tens of kilobytes; when idle a single message goes out at once.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncWriteExt, WriteHalf};
+use tokio::time::Sleep;
+use twinlane_proto::frame::RunHeader;
+use twinlane_proto::session::Input;
+use twinlane_proto::{Code, Control};
+
+use super::outlet::{Outlet, Verdict};
+use super::write_batch::WriteBatch;
+use super::{CLOSE_DEADLINE, Closing, Link};
+use crate::cursors::{Cursors, Step};
+use crate::lock::lock;
+use crate::transport::{Stream, activity};
+
+/// Bytes gathered into one write: measured to be where TLS stops gaining from larger ones.
+const BATCH_BYTES: usize = 64 << 10;
+/// A peer that takes nothing for this long is dead.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+pub(super) async fn run(link: Arc<Link>, stream: WriteHalf<Stream>) {
+    let writer = Writer {
+        timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        link: Arc::clone(&link),
+        stream,
+        cursors: Cursors::new(),
+        batch: WriteBatch::default(),
+        unflushed: false,
+    };
+    let closing = writer.write_all().await;
+    link.finish(closing);
+}
+
+struct Writer {
+    link: Arc<Link>,
+    stream: WriteHalf<Stream>,
+    cursors: Cursors<Outlet>,
+    batch: WriteBatch,
+    unflushed: bool,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// What there is to do.
+enum Work {
+    Write,
+    Flush,
+    Tick,
+    Close(Closing),
+}
+
+impl Writer {
+    async fn write_all(mut self) -> Closing {
+        loop {
+            let done = match std::future::poll_fn(|cx| self.poll_work(cx)).await {
+                Work::Write => {
+                    activity();
+                    self.unflushed = true;
+                    let (batch, stream) = (&mut self.batch, &mut self.stream);
+                    deadline(WRITE_DEADLINE, std::future::poll_fn(|cx| batch.poll_write_all(cx, stream)))
+                        .await
+                }
+                Work::Flush => {
+                    self.unflushed = false;
+                    deadline(WRITE_DEADLINE, self.stream.flush()).await
+                }
+                Work::Tick => {
+                    self.link.input(Input::Tick);
+                    Ok(())
+                }
+                Work::Close(closing) => {
+                    let _ = deadline(CLOSE_DEADLINE, self.stream.shutdown()).await;
+                    self.link.stream.shut(&mut self.cursors);
+                    return closing;
+                }
+            };
+            if let Err(closing) = done {
+                self.link.stream.shut(&mut self.cursors);
+                return closing;
+            }
+        }
+    }
+
+    fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Work> {
+        self.link.writer.register(cx.waker());
+        self.link.stream.register(cx.waker());
+        for seat in self.link.stream.apply(&mut self.cursors) {
+            if let Err(seat) = self.link.datagrams.add(seat) {
+                // The QUIC connection is gone again.
+                let _ = self.link.stream.add(seat);
+            }
+        }
+        let (closing, next_tick) = self.take_control();
+        if closing.is_none() {
+            self.gather(cx);
+        }
+        if !self.batch.is_empty() {
+            return Poll::Ready(Work::Write);
+        }
+        if self.unflushed {
+            return Poll::Ready(Work::Flush);
+        }
+        if let Some(closing) = closing {
+            return Poll::Ready(Work::Close(closing));
+        }
+        if self.link.is_over() {
+            return Poll::Ready(Work::Close(Closing::new(Code::Normal, "")));
+        }
+        if let Some(at) = next_tick {
+            let at = tokio::time::Instant::from_std(at);
+            if self.timer.deadline() != at {
+                self.timer.as_mut().reset(at);
+            }
+            if self.timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Work::Tick);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Puts waiting control frames into the batch.
+    fn take_control(&mut self) -> (Option<Closing>, Option<std::time::Instant>) {
+        let mut state = lock(&self.link.state);
+        if !state.control.is_empty() {
+            self.batch.push_head(&state.control);
+            state.control.clear();
+            state.control.shrink_to(1 << 10);
+        }
+        (state.closing.clone(), state.deadline)
+    }
+
+    /// Fills the batch from the rings, round robin.
+    fn gather(&mut self, cx: &mut Context<'_>) {
+        while self.batch.bytes() < BATCH_BYTES {
+            let room = BATCH_BYTES - self.batch.bytes();
+            let Poll::Ready((key, step)) = self.cursors.poll_next(cx, room) else { return };
+            let outlet = self.cursors.tag(key);
+            match step {
+                Step::Run(run) => {
+                    let position = run.first_offset() + run.frames() as u64;
+                    let header = RunHeader {
+                        lane: outlet.lane,
+                        topic: outlet.topic,
+                        first: run.first_offset() + outlet.first_number,
+                        frames: run.frames() as u32,
+                        run_bytes: run.bytes().len() as u32,
+                    };
+                    self.batch.push_head(&header.encode());
+                    self.batch.push_run(run);
+                    outlet.owner.sent(position);
+                }
+                Step::Missed { from, to } => {
+                    match outlet.owner.missed(from, to) {
+                        Verdict::Skip(gap) => {
+                            gap.into_iter().for_each(|gap| self.link.send(Control::Gap(gap)));
+                        }
+                        Verdict::End(ended) => {
+                            self.cursors.remove(key);
+                            self.link.send(Control::Unsubscribed(ended));
+                        }
+                    }
+                    // What there is to say goes before the messages that follow.
+                    self.take_control();
+                }
+                Step::Closed => {
+                    let owner = Arc::clone(&outlet.owner);
+                    self.cursors.remove(key);
+                    owner.closed(&self.link);
+                }
+            }
+        }
+    }
+}
+
+async fn deadline(limit: Duration, work: impl Future<Output = std::io::Result<()>>) -> Result<(), Closing> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Closing::new(Code::Normal, error.to_string())),
+        Err(_) => Err(Closing::new(Code::Dead, format!("the peer took nothing for {limit:?}"))),
+    }
+}

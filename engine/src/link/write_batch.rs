@@ -1,0 +1,125 @@
+//! Bytes on their way into one vectored write: control frames, run headers, and pinned runs, none of them copied.
+
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWrite;
+use twinlane_ring::Run;
+
+/// Slices handed to one write call.
+const SLICES_MAX: usize = 64;
+
+#[derive(Default)]
+pub(super) struct WriteBatch {
+    /// Headers and control frames, back to back.
+    heads: Vec<u8>,
+    chunks: Vec<Chunk>,
+    bytes: usize,
+    /// Chunks written whole, and bytes written of the next one.
+    done_chunks: usize,
+    done_bytes: usize,
+}
+
+enum Chunk {
+    Head { from: usize, to: usize },
+    Run(Run),
+    Copied(Vec<u8>),
+}
+
+impl WriteBatch {
+    pub(super) fn push_head(&mut self, head: &[u8]) {
+        let from = self.heads.len();
+        self.heads.extend_from_slice(head);
+        let to = self.heads.len();
+        match self.chunks.last_mut() {
+            Some(Chunk::Head { to: end, .. }) => *end = to,
+            _ => self.chunks.push(Chunk::Head { from, to }),
+        }
+        self.bytes += head.len();
+    }
+
+    pub(super) fn push_run(&mut self, run: Run) {
+        self.bytes += run.bytes().len();
+        self.chunks.push(Chunk::Run(run));
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Writes all of it. Cancel-safe: what was written is remembered.
+    pub(super) fn poll_write_all<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut W,
+    ) -> Poll<std::io::Result<()>> {
+        while self.done_chunks < self.chunks.len() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let used = self.fill(&mut slices);
+            let polled = Pin::new(&mut *writer).poll_write_vectored(cx, &slices[..used]);
+            if polled.is_pending() {
+                self.unpin();
+            }
+            match ready!(polled)? {
+                0 => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                bytes => self.advance(bytes),
+            }
+        }
+        self.clear();
+        Poll::Ready(Ok(()))
+    }
+
+    fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut skip = self.done_bytes;
+        let rest = &self.chunks[self.done_chunks..];
+        for (slice, chunk) in slices.iter_mut().zip(rest) {
+            *slice = IoSlice::new(&self.chunk_bytes(chunk)[skip..]);
+            skip = 0;
+        }
+        rest.len().min(slices.len())
+    }
+
+    fn chunk_bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8] {
+        match chunk {
+            Chunk::Head { from, to } => &self.heads[*from..*to],
+            Chunk::Run(run) => run.bytes(),
+            Chunk::Copied(bytes) => bytes,
+        }
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.done_bytes += bytes;
+        while self.done_chunks < self.chunks.len() {
+            let chunk_bytes = self.chunk_bytes(&self.chunks[self.done_chunks]).len();
+            if self.done_bytes < chunk_bytes {
+                return;
+            }
+            self.done_bytes -= chunk_bytes;
+            self.done_chunks += 1;
+        }
+    }
+
+    /// The peer does not take more right now: copies what is left, so that a slow peer pins no topic's memory.
+    /// Bounded by the size of a batch.
+    fn unpin(&mut self) {
+        for chunk in &mut self.chunks[self.done_chunks..] {
+            if let Chunk::Run(run) = chunk {
+                *chunk = Chunk::Copied(run.bytes().to_vec());
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.heads.clear();
+        self.chunks.clear();
+        (self.bytes, self.done_chunks, self.done_bytes) = (0, 0, 0);
+        // An idle connection keeps little.
+        self.heads.shrink_to(1 << 10);
+        self.chunks.shrink_to(8);
+    }
+}

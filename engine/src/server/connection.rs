@@ -1,0 +1,439 @@
+//! What a remote client's messages mean: one connection's publishers and subscriptions.
+//!
+//! Subscriptions end with the connection; publisher streams belong to the session and go on.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use twinlane_proto::control::{
+    Auth, Credit as CreditMessage, Declare, Declared, Failed, Hello, OpenPublisher, PublisherClosed,
+    PublisherOpened, Purpose, Subscribe, Subscribed, TopicRef, Unsubscribed, Welcome,
+};
+use twinlane_proto::limits::FRAME_BYTES_MAX;
+use twinlane_proto::session::{Event, Input, SessionConfig};
+use twinlane_proto::{Code, Control, Filter, Session, TopicName, TopicSpec};
+
+use super::delivery::Binder;
+use super::sessions::ServerSession;
+use crate::cursors::Credit;
+use crate::engine::Core;
+use crate::error::DeclareError;
+use crate::link::{Closing, Link, Peer, Piece, liveness};
+use crate::lock::lock;
+use crate::topics::ingest::{Ingest, Outcome, Taken};
+use crate::topics::{Topic, Topics, Watch, client_topic, parse_name};
+use crate::transport::{Datagrams, Incoming};
+
+/// Bytes a publisher may have on the way and waiting for room: at least twice the largest frame.
+const PUBLISHER_CREDIT_BYTES: u64 = 4 << 20;
+/// How long the last datagrams of a publisher that closed may take.
+const CLOSE_GRACE: Duration = Duration::from_millis(300);
+/// Credit no one counts, for fast topics.
+const UNCOUNTED: u64 = u64::MAX;
+
+/// Takes a new connection over.
+pub(crate) fn accept(core: &Arc<Core>, incoming: Incoming) {
+    let config = SessionConfig {
+        subscriptions_max: core.config.limits.subscriptions_per_session_max,
+        publishers_max: core.config.limits.publishers_per_session_max,
+        ..liveness::server(incoming.datagrams.is_some())
+    };
+    let connection = Connection {
+        core: Arc::clone(core),
+        peer: incoming.stream.peer(),
+        datagrams: Mutex::new(incoming.datagrams),
+        session: OnceLock::new(),
+        purpose: OnceLock::new(),
+        lanes: Arc::default(),
+        subscriptions: Mutex::default(),
+    };
+    Link::spawn(incoming.stream, Session::server(config, Instant::now()), Arc::new(connection));
+}
+
+pub(crate) struct Connection {
+    core: Arc<Core>,
+    peer: SocketAddr,
+    /// Of a QUIC connection, until it is known whose they are.
+    datagrams: Mutex<Option<Datagrams>>,
+    session: OnceLock<Arc<ServerSession>>,
+    purpose: OnceLock<Purpose>,
+    lanes: Arc<Mutex<HashMap<u32, Lane>>>,
+    subscriptions: Mutex<HashMap<u32, Subscription>>,
+}
+
+/// A publisher on this connection.
+#[derive(Clone)]
+struct Lane {
+    ingest: Arc<Ingest>,
+    /// Bytes done with and not yet given back as credit.
+    done_bytes: u64,
+}
+
+struct Subscription {
+    credit: Arc<Credit>,
+    /// Held for its drop.
+    _watch: Watch,
+}
+
+impl Peer for Connection {
+    fn event(&self, link: &Arc<Link>, event: Event) {
+        match event {
+            Event::Hello(hello) => {
+                if let Err(closing) = self.hello(link, &hello) {
+                    link.close(closing.code, &closing.reason);
+                }
+            }
+            Event::Control(message) => self.control(link, message),
+            Event::Welcome(_) => unreachable!("the session machine lets no client send a welcome"),
+        }
+    }
+
+    fn frames(&self, link: &Arc<Link>, piece: Piece<'_>) -> Result<(), Closing> {
+        if self.session.get().is_none() {
+            return Err(Closing::new(Code::ProtocolViolation, "messages before the hello"));
+        }
+        // Messages may still be under way when their publisher is closed.
+        let Some(lane) = lock(&self.lanes).get(&piece.lane).cloned() else { return Ok(()) };
+        if !lane.ingest.topic.meta.is_fast() {
+            link.spend_credit(piece.lane, piece.bytes.len())?;
+        }
+        let _in_order = lane.ingest.in_order();
+        let taken = lane.ingest.take(piece.first, piece.bytes, piece.ends);
+        let taken = taken.map_err(|error| Closing::new(error.code(), error.to_string()))?;
+        if taken.stalled {
+            let (core, session) = (Arc::clone(&self.core), self.session().clone());
+            tokio::spawn(wait_for_room(core, session, Arc::clone(&lane.ingest)));
+        }
+        self.report(link, &lane.ingest, taken);
+        Ok(())
+    }
+
+    fn datagrams_lost(&self, _link: &Arc<Link>, why: &str) {
+        if let Some(session) = self.session.get() {
+            session.set_why_fast(&format!("the QUIC connection was lost: {why}"));
+        }
+    }
+
+    fn closed(&self, link: &Arc<Link>, closing: &Closing) {
+        lock(&self.subscriptions).clear();
+        lock(&self.lanes).clear();
+        lock(&self.datagrams).take();
+        let Some(session) = self.session.get() else {
+            self.core.count_refused(closing.code);
+            return;
+        };
+        tracing::debug!(peer = %self.peer, session = %session.name(), reason = %closing.reason, "disconnected");
+        if self.purpose.get() == Some(&Purpose::Primary) {
+            session.disconnect(link);
+        }
+    }
+}
+
+impl Connection {
+    fn session(&self) -> &Arc<ServerSession> {
+        self.session.get().expect("the session machine lets nothing pass before the hello")
+    }
+
+    fn hello(&self, link: &Arc<Link>, hello: &Hello) -> Result<(), Closing> {
+        let token = match &hello.auth {
+            Auth::None => None,
+            Auth::Token(token) => Some(token.as_slice()),
+        };
+        if !self.core.config.auth.admits(token) {
+            tracing::warn!(peer = %self.peer, client = ?hello.client, "authentication failed");
+            return Err(match token {
+                None => Closing::new(Code::AuthRequired, "this server asks for a token"),
+                Some(_) => Closing::new(Code::AuthFailed, "the token is not known here"),
+            });
+        }
+        let purpose = hello.purpose;
+        if purpose == Purpose::Datagrams && !self.core.sessions.knows(hello.resume.as_ref()) {
+            return Err(Closing::new(Code::SessionExpired, "there is no such session to attach to"));
+        }
+        let opened = self.core.sessions.open(hello.resume, &hello.client, self.peer);
+        let opened = opened.map_err(|code| Closing::new(code, "too many sessions"))?;
+        let session = Arc::clone(&opened.session);
+        let welcome = Welcome {
+            version: 0,
+            capabilities: 0,
+            session: session.id,
+            secret: opened.secret,
+            resumed: opened.resumed,
+            server: self.core.config.name.clone(),
+            ping_interval_ms: liveness::client_ping_interval(purpose).as_millis() as u32,
+            frame_bytes_max: FRAME_BYTES_MAX as u32,
+        };
+        let _ = self.session.set(Arc::clone(&session));
+        let _ = self.purpose.set(purpose);
+        if purpose == Purpose::Primary
+            && let Some(earlier) = session.connect(link, self.peer)
+        {
+            earlier.close(Code::StaleConnection, "a newer connection of this session took over");
+        }
+        link.input(Input::Accept(welcome));
+        tracing::debug!(peer = %self.peer, session = %session.name(), client = ?hello.client, resumed = opened.resumed, "connected");
+        self.attach(link, &session, purpose);
+        Ok(())
+    }
+
+    /// Puts the datagrams of a QUIC connection where the session's subscriptions are.
+    fn attach(&self, link: &Arc<Link>, session: &Arc<ServerSession>, purpose: Purpose) {
+        let Some(datagrams) = lock(&self.datagrams).take() else {
+            return session.set_why_fast("the client has no QUIC connection");
+        };
+        let target = match purpose {
+            Purpose::Primary => Some(Arc::clone(link)),
+            Purpose::Datagrams => session.link(),
+        };
+        match target {
+            Some(target) => {
+                session.set_why_fast("QUIC works");
+                target.attach(datagrams);
+            }
+            None => link.close(Code::SessionExpired, "the session has no connection to attach to"),
+        }
+    }
+
+    fn control(&self, link: &Arc<Link>, message: Control) {
+        match message {
+            Control::Declare(declare) => match self.declare(&declare) {
+                Ok(declared) => link.send(Control::Declared(declared)),
+                Err(error) => fail(link, declare.request, &error),
+            },
+            Control::OpenPublisher(open) => {
+                if let Err(error) = self.open_publisher(link, &open) {
+                    fail(link, open.request, &error);
+                }
+            }
+            Control::ClosePublisher(close) => {
+                if let Some(ingest) = self.session().close_publisher(close.publisher) {
+                    tokio::spawn(close_publisher(
+                        Arc::clone(link),
+                        Arc::clone(&self.lanes),
+                        ingest,
+                        close.last_seq,
+                    ));
+                }
+            }
+            Control::Subscribe(subscribe) => {
+                let request = subscribe.request;
+                if let Err(error) = self.subscribe(link, subscribe) {
+                    fail(link, request, &error);
+                }
+            }
+            Control::Unsubscribe(unsubscribe) => {
+                let subscription = unsubscribe.subscription;
+                if lock(&self.subscriptions).remove(&subscription).is_some() {
+                    self.session().count_subscription(-1);
+                }
+                link.remove_outlets(subscription);
+                link.send(Control::Unsubscribed(Unsubscribed {
+                    subscription,
+                    code: Code::Normal,
+                    reason: String::new(),
+                }));
+            }
+            Control::Credit(credit) => {
+                if let Some(subscription) = lock(&self.subscriptions).get(&credit.lane) {
+                    subscription.credit.add(credit.bytes);
+                }
+            }
+            // The client is done for good; anything else is a connection that it may come back from.
+            Control::Goodbye(goodbye) if goodbye.code == Code::Normal => {
+                if let (Some(session), Some(Purpose::Primary)) = (self.session.get(), self.purpose.get()) {
+                    self.core.forget_session(session);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn declare(&self, declare: &Declare) -> Result<Declared, DeclareError> {
+        let name = client_topic(&declare.name)?;
+        let topic = self.find_or_declare(&name, Some(declare.spec))?;
+        Ok(Declared {
+            request: declare.request,
+            topic: topic.meta.id,
+            epoch: topic.meta.epoch,
+            spec: topic.meta.spec,
+        })
+    }
+
+    /// The topic, made now if the client may and says what it should be.
+    fn find_or_declare(&self, name: &TopicName, spec: Option<TopicSpec>) -> Result<Arc<Topic>, DeclareError> {
+        if let Some(topic) = self.core.topics.by_name(name) {
+            if let Some(spec) = spec {
+                Topics::agree(&topic, &spec)?;
+            }
+            return Ok(topic);
+        }
+        if !self.core.config.declare_on_use {
+            return Err(DeclareError::Denied { topic: name.to_string() });
+        }
+        let session = self.session();
+        let declared_by = format!("client {:?} at {}", session.client, self.peer);
+        self.core.topics.declare(name, spec.unwrap_or_else(TopicSpec::reliable), &declared_by)
+    }
+
+    fn open_publisher(&self, link: &Arc<Link>, open: &OpenPublisher) -> Result<(), DeclareError> {
+        let topic = match &open.topic {
+            TopicRef::Id(id) => self.core.topics.by_id(*id),
+            TopicRef::Name(name) => match parse_name(name)? {
+                // Requests to the server and answers to other clients: only where such a topic exists.
+                name if name.is_reserved() => self.core.topics.by_name(&name),
+                name => Some(self.find_or_declare(&name, open.spec)?),
+            },
+        };
+        let Some(topic) = topic else {
+            return Err(DeclareError::Reserved { topic: format!("{:?}", open.topic) });
+        };
+        let session = self.session();
+        let ingest =
+            session.publisher(open.publisher, || Ingest::new(topic, open.publisher, open.resume_seq));
+        let spec = ingest.topic.meta.spec;
+        let credit_bytes = if ingest.topic.meta.is_fast() { UNCOUNTED } else { PUBLISHER_CREDIT_BYTES };
+        let _in_order = ingest.in_order();
+        ingest.reopen();
+        lock(&self.lanes).insert(open.publisher, Lane { ingest: Arc::clone(&ingest), done_bytes: 0 });
+        link.send(Control::PublisherOpened(PublisherOpened {
+            request: open.request,
+            publisher: open.publisher,
+            topic: ingest.topic.meta.id,
+            source: ingest.source,
+            epoch: ingest.topic.meta.epoch,
+            last_seq: ingest.last_seq(),
+            spec,
+            credit_bytes,
+        }));
+        for outcome in ingest.outcomes_after(open.resume_seq) {
+            send_outcome(link, outcome);
+        }
+        Ok(())
+    }
+
+    /// Tells the publisher what became of its messages, and that it may send as much again.
+    fn report(&self, link: &Arc<Link>, ingest: &Ingest, taken: Taken) {
+        for outcome in taken.outcomes {
+            send_outcome(link, outcome);
+        }
+        if ingest.topic.meta.is_fast() {
+            return;
+        }
+        let mut lanes = lock(&self.lanes);
+        let Some(lane) = lanes.get_mut(&ingest.lane) else { return };
+        lane.done_bytes += taken.bytes_done as u64;
+        if lane.done_bytes >= PUBLISHER_CREDIT_BYTES / 4 {
+            let bytes = std::mem::take(&mut lane.done_bytes);
+            drop(lanes);
+            link.send(Control::Credit(CreditMessage { lane: ingest.lane, bytes }));
+        }
+    }
+
+    fn subscribe(&self, link: &Arc<Link>, subscribe: Subscribe) -> Result<(), DeclareError> {
+        let filter = Filter::parse(&subscribe.filter)?;
+        let session = self.session();
+        if let Some(name) = filter.as_name() {
+            self.prepare_named(&name, subscribe.spec)?;
+        } else if subscribe.filter.starts_with('$') {
+            return Err(DeclareError::Reserved { topic: subscribe.filter });
+        }
+        let lane = subscribe.subscription;
+        let credit = Credit::new(subscribe.credit_bytes);
+        let binder = Binder {
+            lane,
+            session: session.name(),
+            start: subscribe.start,
+            slow: subscribe.slow,
+            positions: subscribe
+                .positions
+                .into_iter()
+                .map(|at| (at.topic_name, (at.epoch, at.offset)))
+                .collect(),
+            credit: Arc::clone(&credit),
+            link: Arc::downgrade(link),
+        };
+        let watch = self.core.topics.watch(filter, move |topic, is_new| binder.bind(&topic, is_new));
+        lock(&self.subscriptions).insert(lane, Subscription { credit, _watch: watch });
+        session.count_subscription(1);
+        link.send(Control::Subscribed(Subscribed { request: subscribe.request, subscription: lane }));
+        Ok(())
+    }
+
+    /// Subscribing to one topic by name may declare it; an inbox belongs to its session alone.
+    fn prepare_named(&self, name: &TopicName, spec: Option<TopicSpec>) -> Result<(), DeclareError> {
+        if name.is_reserved() {
+            if name.as_str() != crate::request::inbox_name(&self.session().name()) {
+                return Err(DeclareError::Reserved { topic: name.to_string() });
+            }
+            let declared_by = format!("session {}", self.session().name());
+            return self.core.topics.declare(name, crate::request::inbox_spec(), &declared_by).map(|_| ());
+        }
+        match spec {
+            Some(spec) => self.find_or_declare(name, Some(spec)).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Stores a publisher's waiting messages as room comes. Subscribers that give none for too long are cut off.
+async fn wait_for_room(core: Arc<Core>, session: Arc<ServerSession>, ingest: Arc<Ingest>) {
+    let mut waited_since = Instant::now();
+    loop {
+        let patience =
+            core.config.block_timeout.saturating_sub(waited_since.elapsed()).max(Duration::from_millis(1));
+        if tokio::time::timeout(patience, ingest.topic.ring.room()).await.is_err() {
+            ingest.topic.evict_blockers();
+        }
+        let _in_order = ingest.in_order();
+        let taken = ingest.retry();
+        if taken.bytes_done > 0 {
+            waited_since = Instant::now();
+        }
+        let stalled = taken.stalled;
+        if let Some(link) = session.link() {
+            let bytes = taken.bytes_done as u64;
+            for outcome in taken.outcomes {
+                send_outcome(&link, outcome);
+            }
+            if bytes > 0 {
+                link.send(Control::Credit(CreditMessage { lane: ingest.lane, bytes }));
+            }
+        }
+        if !stalled {
+            return;
+        }
+    }
+}
+
+/// Ends a publisher stream once its last message is here, or does not come any more, and tells the publisher.
+async fn close_publisher(
+    link: Arc<Link>,
+    lanes: Arc<Mutex<HashMap<u32, Lane>>>,
+    ingest: Arc<Ingest>,
+    last_seq: u64,
+) {
+    // Datagrams may still be under way; what a reliable publisher sent came before it closed.
+    let grace_over = Instant::now() + CLOSE_GRACE;
+    while ingest.topic.meta.is_fast() && ingest.last_seq() < last_seq && Instant::now() < grace_over {
+        tokio::time::sleep(CLOSE_GRACE / 20).await;
+    }
+    lock(&lanes).remove(&ingest.lane);
+    ingest.end(last_seq);
+    let (publisher, reason) = (ingest.lane, String::new());
+    link.send(Control::PublisherClosed(PublisherClosed { publisher, code: Code::Normal, reason }));
+}
+
+fn send_outcome(link: &Arc<Link>, outcome: Outcome) {
+    link.send(match outcome {
+        Outcome::Acked(acked) => Control::Acked(acked),
+        Outcome::Refused(refused) => Control::Refused(refused),
+    });
+}
+
+fn fail(link: &Arc<Link>, request: u32, error: &DeclareError) {
+    let mut message = error.to_string();
+    message.truncate(message.floor_char_boundary(twinlane_proto::limits::MESSAGE_BYTES_MAX));
+    link.send(Control::Failed(Failed { request, code: error.code(), message }));
+}

@@ -1,0 +1,258 @@
+//! The sessions of remote clients: who they are, what they publish, and how they come back.
+//!
+//! A session outlives its connections. Its publisher streams stay, so that nothing is stored twice; its
+//! subscriptions do not: a returning client says where it was.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use subtle::ConstantTimeEq;
+use twinlane_proto::Code;
+use twinlane_proto::control::Resume;
+
+use crate::link::Link;
+use crate::lock::lock;
+use crate::status::SessionRow;
+use crate::topics::ingest::Ingest;
+
+pub(crate) type Id = [u8; 16];
+
+pub(crate) struct Sessions {
+    sessions_max: usize,
+    by_id: Mutex<HashMap<Id, Arc<ServerSession>>>,
+}
+
+pub(crate) struct ServerSession {
+    pub(crate) id: Id,
+    pub(crate) client: String,
+    state: Mutex<State>,
+}
+
+struct State {
+    secrets: Secrets,
+    peer: SocketAddr,
+    link: Option<Arc<Link>>,
+    why_fast: String,
+    subscriptions: u64,
+    disconnected_at: Option<Instant>,
+    publishers: HashMap<u32, Arc<Ingest>>,
+}
+
+/// The secret a client was given last, and the one it used, which stays good until the new one is used: the
+/// answer that carried the new one may have been lost.
+struct Secrets {
+    latest: Id,
+    used: Id,
+}
+
+/// A session for a connection, and whether it is an earlier one.
+pub(crate) struct Opened {
+    pub(crate) session: Arc<ServerSession>,
+    pub(crate) secret: Id,
+    pub(crate) resumed: bool,
+}
+
+impl Sessions {
+    pub(crate) fn new(sessions_max: usize) -> Self {
+        Self { sessions_max, by_id: Mutex::default() }
+    }
+
+    /// The session that `resume` proves to own, or a new one.
+    pub(crate) fn open(
+        &self,
+        resume: Option<Resume>,
+        client: &str,
+        peer: SocketAddr,
+    ) -> Result<Opened, Code> {
+        let mut by_id = lock(&self.by_id);
+        let earlier = resume.and_then(|resume| Some((by_id.get(&resume.session)?, resume.secret)));
+        if let Some((session, secret)) = earlier
+            && let Some(secret) = lock(&session.state).secrets.rotate(&secret)
+        {
+            return Ok(Opened { session: Arc::clone(session), secret, resumed: true });
+        }
+        if by_id.len() >= self.sessions_max {
+            return Err(Code::LimitReached);
+        }
+        let (id, secret) = (random_id(), random_id());
+        let state = State {
+            secrets: Secrets { latest: secret, used: secret },
+            peer,
+            link: None,
+            why_fast: String::new(),
+            subscriptions: 0,
+            disconnected_at: None,
+            publishers: HashMap::new(),
+        };
+        let session = Arc::new(ServerSession { id, client: client.to_owned(), state: Mutex::new(state) });
+        by_id.insert(id, Arc::clone(&session));
+        Ok(Opened { session, secret, resumed: false })
+    }
+
+    /// Whether `resume` proves to own a session.
+    pub(crate) fn knows(&self, resume: Option<&Resume>) -> bool {
+        let by_id = lock(&self.by_id);
+        let session = resume.and_then(|resume| Some((by_id.get(&resume.session)?, resume.secret)));
+        session.is_some_and(|(session, secret)| lock(&session.state).secrets.knows(&secret))
+    }
+
+    /// A session whose client said goodbye needs no memory.
+    pub(crate) fn remove(&self, session: &ServerSession) {
+        lock(&self.by_id).remove(&session.id);
+    }
+
+    /// Forgets sessions that have been without a connection for `retention`.
+    /// Returns them.
+    pub(crate) fn sweep(&self, retention: Duration) -> Vec<Arc<ServerSession>> {
+        let mut expired = Vec::new();
+        lock(&self.by_id).retain(|_, session| {
+            let alive = lock(&session.state).disconnected_at.is_none_or(|since| since.elapsed() < retention);
+            if !alive {
+                expired.push(Arc::clone(session));
+            }
+            alive
+        });
+        expired
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<ServerSession>> {
+        lock(&self.by_id).values().cloned().collect()
+    }
+}
+
+impl Secrets {
+    fn knows(&self, offered: &Id) -> bool {
+        bool::from(self.latest.ct_eq(offered) | self.used.ct_eq(offered))
+    }
+
+    fn rotate(&mut self, offered: &Id) -> Option<Id> {
+        self.knows(offered).then(|| {
+            self.used = *offered;
+            self.latest = random_id();
+            self.latest
+        })
+    }
+}
+
+impl ServerSession {
+    pub(crate) fn name(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.id))
+    }
+
+    /// `link` is the session's connection from now on; returns the one it replaces.
+    pub(crate) fn connect(&self, link: &Arc<Link>, peer: SocketAddr) -> Option<Arc<Link>> {
+        let mut state = lock(&self.state);
+        state.disconnected_at = None;
+        state.peer = peer;
+        state.link.replace(Arc::clone(link))
+    }
+
+    /// `link` is over. Nothing changes if a newer one has taken its place.
+    pub(crate) fn disconnect(&self, link: &Arc<Link>) {
+        let mut state = lock(&self.state);
+        if state.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            state.link = None;
+            state.subscriptions = 0;
+            state.disconnected_at = Some(Instant::now());
+        }
+    }
+
+    pub(crate) fn link(&self) -> Option<Arc<Link>> {
+        lock(&self.state).link.clone()
+    }
+
+    /// Why fast topics use the transport they use.
+    pub(crate) fn set_why_fast(&self, why: &str) {
+        why.clone_into(&mut lock(&self.state).why_fast);
+    }
+
+    pub(crate) fn count_subscription(&self, change: i64) {
+        let mut state = lock(&self.state);
+        state.subscriptions = state.subscriptions.saturating_add_signed(change);
+    }
+
+    /// The publisher stream on `lane`: an earlier one, or the one that `open` makes.
+    pub(crate) fn publisher(&self, lane: u32, open: impl FnOnce() -> Ingest) -> Arc<Ingest> {
+        Arc::clone(lock(&self.state).publishers.entry(lane).or_insert_with(|| Arc::new(open())))
+    }
+
+    pub(crate) fn close_publisher(&self, lane: u32) -> Option<Arc<Ingest>> {
+        lock(&self.state).publishers.remove(&lane)
+    }
+
+    pub(crate) fn row(&self) -> SessionRow {
+        let state = lock(&self.state);
+        let (reliable_over, fast_over) = match &state.link {
+            None => ("-".to_owned(), "-".to_owned()),
+            Some(link) => {
+                let fast = if link.has_datagrams() { "quic".to_owned() } else { link.carrier.to_string() };
+                (link.carrier.to_string(), fast)
+            }
+        };
+        SessionRow {
+            id: self.name(),
+            client: self.client.clone(),
+            peer: state.peer.to_string(),
+            reliable_over,
+            fast_over,
+            why: state.why_fast.clone(),
+            publishers: state.publishers.len() as u64,
+            subscriptions: state.subscriptions,
+            udp: state.link.as_ref().and_then(|link| link.udp_path()),
+        }
+    }
+}
+
+fn random_id() -> Id {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).expect("the operating system gives random numbers");
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer() -> SocketAddr {
+        "127.0.0.1:9".parse().unwrap()
+    }
+
+    #[test]
+    fn a_resume_secret_is_replaced_at_each_use_and_the_replaced_one_dies_with_the_next() {
+        let sessions = Sessions::new(10);
+        let first = sessions.open(None, "a", peer()).unwrap();
+        let resume = |secret| Some(Resume { session: first.session.id, secret });
+        let second = sessions.open(resume(first.secret), "a", peer()).unwrap();
+        assert!(second.resumed);
+        let again = sessions.open(resume(first.secret), "a", peer()).unwrap();
+        assert!(again.resumed, "the answer with the second secret may have been lost");
+        assert!(!sessions.open(resume(second.secret), "a", peer()).unwrap().resumed, "it was superseded");
+        let third = sessions.open(resume(again.secret), "a", peer()).unwrap();
+        assert!(third.resumed);
+        assert!(!sessions.open(resume(first.secret), "a", peer()).unwrap().resumed, "long used up");
+    }
+
+    #[test]
+    fn a_guessed_secret_opens_a_new_session_and_never_the_old_one() {
+        let sessions = Sessions::new(10);
+        let mine = sessions.open(None, "a", peer()).unwrap();
+        let guess = Some(Resume { session: mine.session.id, secret: [7; 16] });
+        let theirs = sessions.open(guess, "b", peer()).unwrap();
+        assert!(!theirs.resumed);
+        assert_ne!(theirs.session.id, mine.session.id);
+    }
+
+    #[test]
+    fn sessions_are_bounded_and_expire() {
+        let sessions = Sessions::new(1);
+        let one = sessions.open(None, "a", peer()).unwrap();
+        assert_eq!(sessions.open(None, "b", peer()).err(), Some(Code::LimitReached));
+        sessions.sweep(Duration::ZERO);
+        assert_eq!(sessions.all().len(), 1, "never connected, not yet given up");
+        lock(&one.session.state).disconnected_at = Some(Instant::now());
+        sessions.sweep(Duration::ZERO);
+        assert!(sessions.all().is_empty());
+    }
+}

@@ -1,0 +1,175 @@
+//! What an operator can ask an engine or a session about itself: plain data, serialisable, no behaviour.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A whole engine at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the names say it, units are in them")]
+pub struct EngineStatus {
+    pub name: String,
+    pub version: String,
+    pub uptime_seconds: u64,
+    pub connections_open: u64,
+    /// Connections and sessions turned away, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// Sessions that there are; the list may hold fewer where an answer would not fit one message.
+    pub sessions_total: u64,
+    pub sessions: Vec<SessionRow>,
+    /// Topics that there are; likewise.
+    pub topics_total: u64,
+    pub topics: Vec<TopicStatus>,
+    /// Memory of all topic histories, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl EngineStatus {
+    /// Halves the lists; the totals stay.
+    pub(crate) fn shorten(&mut self) {
+        self.sessions.truncate(self.sessions.len() / 2);
+        self.topics.iter_mut().for_each(TopicStatus::shorten);
+        if self.topics.iter().all(|topic| topic.subscribers.is_empty()) {
+            self.topics.truncate(self.topics.len() / 2);
+        }
+    }
+}
+
+impl TopicStatus {
+    /// Halves the list of subscribers; the total stays.
+    pub(crate) fn shorten(&mut self) {
+        self.subscribers.truncate(self.subscribers.len() / 2);
+    }
+}
+
+/// One session as its server sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the names say it, units are in them")]
+pub struct SessionRow {
+    pub id: String,
+    pub client: String,
+    pub peer: String,
+    /// What carries reliable topics: `tcp`, `quic`, `local`, or `-` while disconnected.
+    pub reliable_over: String,
+    /// What carries fast topics.
+    pub fast_over: String,
+    /// Why fast topics use that transport.
+    pub why: String,
+    pub publishers: u64,
+    pub subscriptions: u64,
+    /// How its QUIC connection is doing, where it has one.
+    pub udp: Option<UdpPath>,
+}
+
+/// How one QUIC connection is doing, as its sender measures it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the names say it, units are in them")]
+pub struct UdpPath {
+    pub round_trip_us: u64,
+    pub sent_packets: u64,
+    pub lost_packets: u64,
+    pub congestion_events: u64,
+    pub congestion_window_bytes: u64,
+    /// The largest UDP payload the path is known to carry.
+    pub mtu_bytes: u16,
+}
+
+/// One topic as its engine sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the names say it, units are in them")]
+pub struct TopicStatus {
+    pub name: String,
+    pub id: u32,
+    /// `reliable` or `fast`.
+    pub channel: String,
+    /// `ordered`, `latest` or `unordered`.
+    pub mode: String,
+    pub payload_bytes_max: u32,
+    pub retain_bytes: u64,
+    pub retain_messages: u64,
+    pub epoch: u64,
+    /// The oldest offset a subscriber can still start from.
+    pub oldest: u64,
+    /// The offset the next message will get: messages published so far.
+    pub next: u64,
+    pub memory_bytes: u64,
+    pub publishers: u64,
+    /// Subscribers that there are; the list may hold fewer where an answer would not fit one message.
+    pub subscribers_total: u64,
+    pub subscribers: Vec<SubscriberRow>,
+    /// Messages lost inside this engine, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// Who declared the topic.
+    pub declared_by: String,
+    /// What this topic promises, in sentences.
+    pub explanation: Vec<String>,
+}
+
+/// One subscriber of a topic.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the names say it, units are in them")]
+pub struct SubscriberRow {
+    pub session: String,
+    /// What carries this subscription: `tcp`, `quic` or `local`.
+    pub over: String,
+    /// The next offset it will be sent.
+    pub position: u64,
+    /// Messages between its position and the newest.
+    pub lag: u64,
+    /// `block`, `disconnect`, or `drop oldest` on fast topics.
+    pub policy: String,
+}
+
+/// A session as its own side sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the names say it, units are in them")]
+pub struct SessionStatus {
+    pub id: String,
+    pub server: String,
+    /// `local`, `connected`, `reconnecting` or `closed: why`.
+    pub state: String,
+    pub reliable_over: String,
+    pub fast_over: String,
+    /// Why fast topics use that transport.
+    pub why: String,
+    pub reconnects: u64,
+    pub publishers: u64,
+    pub subscriptions: u64,
+    /// How the QUIC connection is doing, where there is one.
+    pub udp: Option<UdpPath>,
+}
+
+/// What one subscription has received and missed since it was opened.
+///
+/// On `ordered` and `latest` fast topics, for each publisher stream,
+/// `delivered + lost + late + expired + coalesced + dropped_slow = last − first + 1` over the seqs it saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SubscriptionStats {
+    /// Messages handed to the application.
+    pub delivered: u64,
+    /// Payload bytes handed to the application.
+    pub bytes: u64,
+    /// Messages that never arrived.
+    pub lost: u64,
+    /// Messages that arrived after a newer one of the same publisher and were counted as a hole of cause `late`.
+    pub late: u64,
+    /// Messages whose deadline passed on the way.
+    pub expired: u64,
+    /// Messages replaced by a newer one of the same key.
+    pub coalesced: u64,
+    /// Messages dropped because this subscriber did not keep up.
+    pub dropped_slow: u64,
+    /// Messages a reliable topic no longer retained when this subscriber asked for them.
+    pub not_retained: u64,
+    /// Copies discarded: the same message again, or one older than its successor.
+    pub discarded: u64,
+    /// Times the subscription continued on a new connection.
+    pub resumes: u64,
+}

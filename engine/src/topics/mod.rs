@@ -1,0 +1,190 @@
+//! The topics of one engine: declared once, found by name or number, watched by wildcard subscriptions.
+
+pub(crate) mod ingest;
+mod topic;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use twinlane_proto::topic::NameError;
+use twinlane_proto::{Channel, Filter, Mode, TopicName, TopicSpec};
+
+use crate::config::Limits;
+use crate::error::DeclareError;
+use crate::lock::lock;
+
+pub(crate) use topic::{
+    Drops, Miss, Subscribed, Subscriber, Topic, frame_bytes_max, random_u64, ring_config_for,
+};
+
+/// Largest history that the queue core's segments can hold.
+pub(crate) const RETAIN_BYTES_MAX: u64 = 60 << 20;
+
+pub(crate) struct Topics {
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    by_name: HashMap<TopicName, Arc<Topic>>,
+    by_id: BTreeMap<u32, Arc<Topic>>,
+    last_id: u32,
+    watchers: Vec<Watcher>,
+    next_watcher: u64,
+}
+
+struct Watcher {
+    number: u64,
+    filter: Filter,
+    found: Box<dyn Fn(Arc<Topic>) + Send>,
+}
+
+/// Keeps a watch on new topics until dropped.
+pub(crate) struct Watch {
+    topics: Arc<Topics>,
+    number: u64,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        lock(&self.topics.state).watchers.retain(|watcher| watcher.number != self.number);
+    }
+}
+
+impl Topics {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { limits, state: Mutex::default() }
+    }
+
+    /// The topic `name` as `spec`, made now if it does not exist.
+    pub(crate) fn declare(
+        &self,
+        name: &TopicName,
+        spec: TopicSpec,
+        declared_by: &str,
+    ) -> Result<Arc<Topic>, DeclareError> {
+        let mut state = lock(&self.state);
+        if let Some(topic) = state.by_name.get(name) {
+            return agree(topic, &spec).map(|()| Arc::clone(topic));
+        }
+        if state.by_id.len() >= self.limits.topics_max {
+            return Err(DeclareError::TooMany { topics_max: self.limits.topics_max });
+        }
+        let spec = self.effective(name, spec)?;
+        // Numbers are not used again: a late message for a topic that was removed finds none.
+        let id = state
+            .last_id
+            .checked_add(1)
+            .ok_or(DeclareError::TooMany { topics_max: self.limits.topics_max })?;
+        state.last_id = id;
+        let topic = Arc::new(Topic::new(id, name.clone(), spec, declared_by.to_owned()));
+        state.by_id.insert(id, Arc::clone(&topic));
+        state.by_name.insert(name.clone(), Arc::clone(&topic));
+        for watcher in state.watchers.iter().filter(|watcher| watcher.filter.matches(name)) {
+            (watcher.found)(Arc::clone(&topic));
+        }
+        if name.is_reserved() {
+            tracing::debug!(topic = %name, declared_by, "topic declared");
+        } else {
+            tracing::info!(topic = %name, %spec, declared_by, "topic declared");
+        }
+        Ok(topic)
+    }
+
+    /// Forgets a topic. Its subscriptions end; publishers are told that it is closed.
+    pub(crate) fn remove(&self, name: &TopicName) {
+        let mut state = lock(&self.state);
+        if let Some(topic) = state.by_name.remove(name) {
+            state.by_id.remove(&topic.meta.id);
+            topic.ring.close();
+        }
+    }
+
+    pub(crate) fn by_name(&self, name: &TopicName) -> Option<Arc<Topic>> {
+        lock(&self.state).by_name.get(name).cloned()
+    }
+
+    pub(crate) fn by_id(&self, id: u32) -> Option<Arc<Topic>> {
+        lock(&self.state).by_id.get(&id).cloned()
+    }
+
+    /// Checks that an existing topic is what `spec` asks for.
+    pub(crate) fn agree(topic: &Topic, spec: &TopicSpec) -> Result<(), DeclareError> {
+        agree(topic, spec)
+    }
+
+    /// Calls `found` for every topic that matches now (before this returns) and for each one that will
+    /// (`true` as its second argument), until the watch is dropped. `found` must not call back.
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        filter: Filter,
+        found: impl Fn(Arc<Topic>, bool) + Send + 'static,
+    ) -> Watch {
+        let mut state = lock(&self.state);
+        state
+            .by_id
+            .values()
+            .filter(|topic| filter.matches(&topic.meta.name))
+            .for_each(|topic| found(Arc::clone(topic), false));
+        let number = state.next_watcher;
+        state.next_watcher += 1;
+        state.watchers.push(Watcher { number, filter, found: Box::new(move |topic| found(topic, true)) });
+        Watch { topics: Arc::clone(self), number }
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
+        lock(&self.state).by_id.values().cloned().collect()
+    }
+
+    /// Fills the open fields of `spec` and checks it against the limits.
+    fn effective(&self, name: &TopicName, spec: TopicSpec) -> Result<TopicSpec, DeclareError> {
+        let limits = &self.limits;
+        let payload_limit = match spec.channel {
+            Channel::Fast => limits.fast_payload_bytes_max,
+            Channel::Reliable => limits.reliable_payload_bytes_max,
+        };
+        let over = |field, asked: u64, asked_max: u64| {
+            let topic = name.to_string();
+            if asked > asked_max {
+                Err(DeclareError::OverLimit { topic, field, asked, asked_max })
+            } else {
+                Ok(())
+            }
+        };
+        over("payload_bytes_max", spec.payload_bytes_max.into(), payload_limit.into())?;
+        over("retain_bytes", spec.retain_bytes, RETAIN_BYTES_MAX)?;
+        let or = |asked: u64, default: u64| if asked == 0 { default } else { asked };
+        let mut full = spec;
+        full.mode = if spec.channel == Channel::Reliable { Mode::Ordered } else { spec.mode };
+        full.payload_bytes_max = or(spec.payload_bytes_max.into(), payload_limit.into()) as u32;
+        full.retain_bytes = or(spec.retain_bytes, limits.topic_retain_bytes);
+        full.retain_messages = or(spec.retain_messages, limits.topic_retain_messages);
+        Ok(full)
+    }
+}
+
+/// Parses a name that clients may declare and publish on.
+pub(crate) fn client_topic(name: &str) -> Result<TopicName, DeclareError> {
+    let name = parse_name(name)?;
+    if name.is_reserved() {
+        return Err(DeclareError::Reserved { topic: name.to_string() });
+    }
+    Ok(name)
+}
+
+pub(crate) fn parse_name(name: &str) -> Result<TopicName, NameError> {
+    TopicName::parse(name)
+}
+
+fn agree(topic: &Topic, spec: &TopicSpec) -> Result<(), DeclareError> {
+    match topic.meta.spec.conflict(spec) {
+        None => Ok(()),
+        Some(_) => Err(DeclareError::Conflict {
+            topic: topic.meta.name.to_string(),
+            declared: Box::new(topic.meta.spec),
+            declared_by: topic.declared_by().to_owned(),
+            asked: Box::new(*spec),
+        }),
+    }
+}

@@ -1,0 +1,414 @@
+//! Watches the order of what one subscription receives from one topic: finds holes, late copies and repeats.
+//!
+//! It sees every run once, hands it through untouched when all is regular, and picks it apart otherwise.
+//! It neither waits nor reorders.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use twinlane_proto::GapCause;
+use twinlane_proto::frame::{Frames, MessageRef};
+
+use crate::message::{Batch, Entry, Gap, Missing, RunBytes, TopicMeta};
+use crate::seq_window::{Seen, SeqWindow};
+use crate::status::SubscriptionStats;
+
+/// Ended streams that are remembered.
+const ENDED_MAX: usize = 1_024;
+
+#[derive(Debug)]
+pub(crate) struct Tracker {
+    topic: Arc<TopicMeta>,
+    /// Reliable: the offset that must come next.
+    next_offset: u64,
+    /// Fast: the publisher streams seen so far.
+    sources: HashMap<u32, SeqWindow>,
+    /// Streams with this number or a higher one are known from their beginning.
+    next_source: u32,
+    /// Streams that ended last, so that a straggler does not begin one again. Bounded.
+    ended: VecDeque<u32>,
+    /// The cause of holes found from now on.
+    hole_cause: GapCause,
+}
+
+impl Tracker {
+    pub(crate) fn new(topic: Arc<TopicMeta>, next_offset: u64, next_source: u32) -> Self {
+        Self {
+            topic,
+            next_offset,
+            sources: HashMap::new(),
+            next_source,
+            ended: VecDeque::new(),
+            hole_cause: GapCause::Lost,
+        }
+    }
+
+    pub(crate) fn topic(&self) -> &Arc<TopicMeta> {
+        &self.topic
+    }
+
+    pub(crate) fn next_offset(&self) -> u64 {
+        self.next_offset
+    }
+
+    /// The same topic on another connection.
+    pub(crate) fn rebound(self, topic: Arc<TopicMeta>) -> Self {
+        Self { topic, ..self }
+    }
+
+    /// Something was skipped on purpose, for `cause`: the next hole is due to it.
+    /// A reliable topic reports it at once; a fast one with the seqs, when it knows them.
+    pub(crate) fn skipped(
+        &mut self,
+        from: u64,
+        to: u64,
+        cause: GapCause,
+        stats: &mut SubscriptionStats,
+    ) -> Option<Batch> {
+        let from = from.max(self.next_offset);
+        if self.topic.is_fast() {
+            self.hole_cause = cause;
+            return None;
+        }
+        if from >= to {
+            return None;
+        }
+        self.next_offset = to;
+        let gap = self.gap(cause, Missing::Offsets { from, to });
+        count(stats, &gap);
+        Some(Batch::gap(Arc::clone(&self.topic), gap))
+    }
+
+    /// One run of frames whose first has offset `first`. `None`: nothing in it is for the application.
+    pub(crate) fn run(
+        &mut self,
+        first: u64,
+        bytes: RunBytes,
+        stats: &mut SubscriptionStats,
+    ) -> Option<Batch> {
+        let mut found = Found::default();
+        if self.topic.is_fast() {
+            self.examine_fast(first, &bytes, &mut found, stats);
+        } else {
+            self.examine_reliable(first, &bytes, &mut found, stats);
+        }
+        stats.delivered += found.messages as u64;
+        stats.bytes += found.payload_bytes as u64;
+        let topic = Arc::clone(&self.topic);
+        match found.entries {
+            None if found.messages == 0 => None,
+            None => Some(Batch::whole(topic, first, found.messages, bytes)),
+            Some(entries) if entries.is_empty() => None,
+            Some(entries) => Some(Batch::picked(topic, bytes, entries)),
+        }
+    }
+
+    /// The publisher stream `source` ended with `last_seq`; what has not come by now will not.
+    pub(crate) fn stream_end(
+        &mut self,
+        source: u32,
+        last_seq: u64,
+        stats: &mut SubscriptionStats,
+    ) -> Option<Batch> {
+        let gap = self.end_gap(source, last_seq, stats)?;
+        Some(Batch::gap(Arc::clone(&self.topic), gap))
+    }
+
+    /// Whether the stream has been seen up to `last_seq`, or never.
+    pub(crate) fn is_complete(&self, source: u32, last_seq: u64) -> bool {
+        match self.sources.get(&source) {
+            Some(window) => window.newest() >= last_seq,
+            None => source < self.next_source || self.ended.contains(&source),
+        }
+    }
+
+    fn examine_reliable(
+        &mut self,
+        first: u64,
+        bytes: &[u8],
+        found: &mut Found,
+        stats: &mut SubscriptionStats,
+    ) {
+        if first > self.next_offset {
+            let gap = self.gap(GapCause::Lost, Missing::Offsets { from: self.next_offset, to: first });
+            count(stats, &gap);
+            found.gap(gap, bytes, first);
+        }
+        for (index, frame) in Frames::new(bytes).enumerate() {
+            let offset = first + index as u64;
+            if offset < self.next_offset {
+                stats.discarded += 1;
+                found.skip(bytes, first);
+            } else {
+                found.message(&frame, offset);
+            }
+        }
+        self.next_offset = self.next_offset.max(first + found.index as u64);
+    }
+
+    fn examine_fast(&mut self, first: u64, bytes: &[u8], found: &mut Found, stats: &mut SubscriptionStats) {
+        let unordered = self.topic.is_unordered();
+        for (index, frame) in Frames::new(bytes).enumerate() {
+            let offset = first + index as u64;
+            let (source, seq) = (frame.header().source, frame.header().seq);
+            if frame.is_end() {
+                let gap = self.end_gap(source, seq, stats);
+                found.skip(bytes, first);
+                if let Some(gap) = gap {
+                    found.gap(gap, bytes, first);
+                }
+                continue;
+            }
+            self.begin(source);
+            let newest = match self.sources.get_mut(&source) {
+                None if self.ended.contains(&source) => {
+                    stats.discarded += 1;
+                    found.skip(bytes, first);
+                    continue;
+                }
+                None => {
+                    self.sources.insert(source, SeqWindow::starting_at(seq));
+                    found.message(&frame, offset);
+                    continue;
+                }
+                Some(window) if !unordered && seq <= window.newest() => {
+                    stats.discarded += 1;
+                    found.skip(bytes, first);
+                    continue;
+                }
+                Some(window) => {
+                    let newest = window.newest();
+                    match window.see(seq) {
+                        Seen::Before => {
+                            stats.discarded += 1;
+                            found.skip(bytes, first);
+                            continue;
+                        }
+                        Seen::New { lost } if unordered => {
+                            stats.lost += lost;
+                            found.message(&frame, offset);
+                            continue;
+                        }
+                        Seen::New { .. } => newest,
+                    }
+                }
+            };
+            if seq > newest + 1 {
+                let missing = Missing::Seqs { source, from: newest + 1, to: seq };
+                let gap = self.gap(self.hole_cause, missing);
+                count(stats, &gap);
+                found.gap(gap, bytes, first);
+            }
+            found.message(&frame, offset);
+        }
+        self.hole_cause = GapCause::Lost;
+    }
+
+    fn end_gap(&mut self, source: u32, last_seq: u64, stats: &mut SubscriptionStats) -> Option<Gap> {
+        self.begin(source);
+        let mut window = self.sources.remove(&source)?;
+        if self.ended.len() == ENDED_MAX {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(source);
+        if self.topic.is_unordered() {
+            stats.lost += window.finish(last_seq);
+            return None;
+        }
+        let (from, to) = (window.newest() + 1, last_seq + 1);
+        (from < to).then(|| {
+            let gap = self.gap(self.hole_cause, Missing::Seqs { source, from, to });
+            count(stats, &gap);
+            gap
+        })
+    }
+
+    /// Knows a stream that began after the subscription from its first seq on.
+    fn begin(&mut self, source: u32) {
+        if source >= self.next_source && !self.sources.contains_key(&source) && !self.ended.contains(&source)
+        {
+            self.sources.insert(source, SeqWindow::from_beginning());
+        }
+    }
+
+    fn gap(&self, cause: GapCause, missing: Missing) -> Gap {
+        Gap { topic: self.topic.name.clone(), cause, missing }
+    }
+}
+
+/// What an examination found, as a list only once something was irregular.
+#[derive(Default)]
+struct Found {
+    entries: Option<Vec<Entry>>,
+    /// Frames examined so far, and where the next one begins.
+    index: usize,
+    byte: usize,
+    messages: usize,
+    payload_bytes: usize,
+}
+
+impl Found {
+    fn message(&mut self, frame: &MessageRef<'_>, offset: u64) {
+        if let Some(entries) = &mut self.entries {
+            let (at, frame_bytes) = (self.byte as u32, frame.frame_bytes() as u32);
+            entries.push(Entry::Message { at, frame_bytes, offset });
+        }
+        self.messages += 1;
+        self.payload_bytes += frame.payload().len();
+        self.pass(frame.frame_bytes());
+    }
+
+    /// The frame at hand is not for the application.
+    fn skip(&mut self, bytes: &[u8], first: u64) {
+        self.listed(bytes, first);
+        let frame_bytes = Frames::new(&bytes[self.byte..]).next().map_or(0, |frame| frame.frame_bytes());
+        self.pass(frame_bytes);
+    }
+
+    fn gap(&mut self, gap: Gap, bytes: &[u8], first: u64) {
+        self.listed(bytes, first).push(Entry::Gap(gap));
+    }
+
+    fn pass(&mut self, frame_bytes: usize) {
+        self.index += 1;
+        self.byte += frame_bytes;
+    }
+
+    /// Turns "all of it so far" into a list.
+    fn listed(&mut self, bytes: &[u8], first: u64) -> &mut Vec<Entry> {
+        let (index, mut at) = (self.index, 0);
+        self.entries.get_or_insert_with(|| {
+            Frames::new(bytes)
+                .take(index)
+                .enumerate()
+                .map(|(index, frame)| {
+                    let frame_bytes = frame.frame_bytes() as u32;
+                    let entry = Entry::Message { at, frame_bytes, offset: first + index as u64 };
+                    at += frame_bytes;
+                    entry
+                })
+                .collect()
+        })
+    }
+}
+
+fn count(stats: &mut SubscriptionStats, gap: &Gap) {
+    let counter = match gap.cause {
+        GapCause::Late => &mut stats.late,
+        GapCause::Expired => &mut stats.expired,
+        GapCause::Coalesced => &mut stats.coalesced,
+        GapCause::DroppedSlow => &mut stats.dropped_slow,
+        GapCause::Retention | GapCause::Purge | GapCause::Permission => &mut stats.not_retained,
+        _ => &mut stats.lost,
+    };
+    *counter += gap.count();
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use twinlane_proto::frame::{MessageHeader, Options, encode_end, encode_message_head};
+    use twinlane_proto::{Mode, TopicName, TopicSpec};
+
+    use super::*;
+    use crate::message::DeliveryRef;
+
+    const TOPIC: u32 = 7;
+
+    fn tracker(spec: TopicSpec) -> Tracker {
+        let name = TopicName::parse("t").unwrap();
+        Tracker::new(Arc::new(TopicMeta { id: TOPIC, name, epoch: 1, spec }), 0, 1)
+    }
+
+    fn run_of(frames: &[(u32, u64)]) -> RunBytes {
+        let mut bytes = Vec::new();
+        for (source, seq) in frames {
+            let header = MessageHeader { topic: TOPIC, source: *source, seq: *seq, time_us: 0 };
+            encode_message_head(&header, &Options::default(), 2, &mut bytes).unwrap();
+            bytes.extend_from_slice(b"hi");
+        }
+        RunBytes::Own(Bytes::from(bytes))
+    }
+
+    /// What a batch holds: seqs of messages, and gaps as (from, to).
+    fn seen(batch: Option<&Batch>) -> (Vec<u64>, Vec<(u64, u64)>) {
+        let (mut seqs, mut gaps) = (Vec::new(), Vec::new());
+        for delivery in batch.into_iter().flat_map(Batch::iter) {
+            match delivery {
+                DeliveryRef::Message(message) => seqs.push(message.seq()),
+                DeliveryRef::Gap(gap) => match gap.missing {
+                    Missing::Seqs { from, to, .. } | Missing::Offsets { from, to } => gaps.push((from, to)),
+                },
+                DeliveryRef::Resumed { .. } => {}
+            }
+        }
+        (seqs, gaps)
+    }
+
+    #[test]
+    fn a_hole_is_reported_before_the_message_after_it_and_a_straggler_is_discarded() {
+        let (mut tracker, mut stats) = (tracker(TopicSpec::fast()), SubscriptionStats::default());
+        let batch = tracker.run(0, run_of(&[(1, 1), (1, 2), (1, 5), (1, 3), (1, 6)]), &mut stats).unwrap();
+        let kinds: Vec<_> = batch.iter().map(|delivery| matches!(delivery, DeliveryRef::Gap(_))).collect();
+        assert_eq!(kinds, [false, false, true, false, false]);
+        assert_eq!(seen(Some(&batch)), (vec![1, 2, 5, 6], vec![(3, 5)]));
+        assert_eq!((stats.delivered, stats.lost, stats.discarded), (4, 2, 1));
+    }
+
+    #[test]
+    fn the_loss_of_a_whole_stream_is_counted_when_it_ends_and_only_once() {
+        let (mut tracker, mut stats) = (tracker(TopicSpec::fast()), SubscriptionStats::default());
+        assert!(!tracker.is_complete(3, 10));
+        assert_eq!(seen(tracker.stream_end(3, 10, &mut stats).as_ref()).1, [(1, 11)]);
+        assert!(tracker.stream_end(3, 10, &mut stats).is_none());
+        assert!(tracker.run(0, run_of(&[(3, 4)]), &mut stats).is_none(), "a straggler begins nothing");
+        assert_eq!((stats.delivered, stats.lost), (0, 10));
+    }
+
+    #[test]
+    fn a_reliable_topic_hands_each_offset_over_once() {
+        let (mut tracker, mut stats) = (tracker(TopicSpec::reliable()), SubscriptionStats::default());
+        assert_eq!(seen(tracker.run(0, run_of(&[(1, 1), (1, 2), (1, 3)]), &mut stats).as_ref()).0, [1, 2, 3]);
+        assert_eq!(
+            seen(tracker.run(1, run_of(&[(1, 2), (1, 3), (1, 4)]), &mut stats).as_ref()).0,
+            [4],
+            "sent again"
+        );
+        assert_eq!(seen(tracker.run(6, run_of(&[(1, 7)]), &mut stats).as_ref()), (vec![7], vec![(4, 6)]));
+        assert_eq!((stats.delivered, stats.lost, stats.discarded), (5, 2, 2));
+    }
+
+    #[test]
+    fn delivered_and_lost_add_up_to_what_was_sent_whatever_the_network_does() {
+        for (seed, mode) in (1..200_u64).flat_map(|seed| [(seed, Mode::Ordered), (seed, Mode::Unordered)]) {
+            let mut state = seed;
+            let mut below = |n: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) % n
+            };
+            let sent_each = 50 + below(300);
+            let mut frames: Vec<_> = (1..=sent_each).flat_map(|seq| [(1, seq), (2, seq), (3, seq)]).collect();
+            frames.retain(|_| below(10) > 0);
+            for _ in 0..frames.len() / 10 {
+                let (at, to) = (below(frames.len() as u64) as usize, below(8) as usize);
+                let frame = frames[at];
+                frames.insert((at + to).min(frames.len()), frame);
+            }
+            let (mut tracker, mut stats) =
+                (tracker(TopicSpec::fast().with_mode(mode)), SubscriptionStats::default());
+            let mut offset = 0;
+            for run in frames.chunks(7) {
+                let (seqs, _) = seen(tracker.run(offset, run_of(run), &mut stats).as_ref());
+                offset += run.len() as u64;
+                assert!(seqs.len() <= run.len(), "seed {seed}");
+            }
+            for source in 1..=3 {
+                let header = MessageHeader { topic: TOPIC, source, seq: sent_each, time_us: 0 };
+                let end = RunBytes::Own(Bytes::copy_from_slice(&encode_end(&header)));
+                tracker.run(offset, end, &mut stats);
+                offset += 1;
+            }
+            assert_eq!(stats.delivered + stats.lost, 3 * sent_each, "seed {seed}, {mode:?}: {stats:?}");
+        }
+    }
+}

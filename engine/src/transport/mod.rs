@@ -1,0 +1,48 @@
+//! Sockets, TLS and QUIC: how bytes reach the other machine, and on which thread.
+//!
+//! A [`Stream`] is one ordered byte stream (TLS over TCP, plain TCP on loopback, or one QUIC stream), a
+//! [`Datagrams`] is the lossy side of a QUIC connection, a [`Listener`] makes both from one port number, and
+//! [`IoThreads`] are the threads they live on.
+//!
+//! Nothing here knows frames, topics, sessions or acks. Nothing here retries: a failed connection is an error
+//! that names its cause, and the layer above decides.
+
+mod buffered;
+mod congestion;
+mod error;
+mod identity;
+mod io_threads;
+mod limits;
+mod listener;
+mod quic;
+mod quic_socket;
+mod stream;
+mod tcp;
+mod trust;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{ConnectError, ListenError};
+pub use identity::{Fingerprint, FingerprintParseError, Identity};
+pub use io_threads::{IoPolicy, IoPolicyParseError};
+pub use trust::Trust;
+
+pub(crate) use identity::ServerTls;
+pub(crate) use io_threads::{IoThreads, activity};
+pub(crate) use limits::{ConnectionLimits, Refusal};
+pub(crate) use listener::{Incoming, ListenConfig, Listener};
+pub(crate) use quic::{DatagramError, Datagrams, connect_quic};
+pub(crate) use stream::{Carrier, Stream};
+pub(crate) use tcp::connect_tcp;
+pub(crate) use trust::ClientTls;
+
+/// The protocol both sides must name during the TLS handshake. A peer that names another one, or none, is
+/// refused before it can send a byte: this is what stops cross-protocol attacks (ALPACA).
+const ALPN: &[u8] = b"twinlane/1";
+
+/// The peer's words, safe for a log line: control characters escaped, cut at 256 bytes.
+fn printable(words: &[u8]) -> String {
+    let cut = &words[..words.len().min(256)];
+    cut.escape_ascii().to_string()
+}

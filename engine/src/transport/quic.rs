@@ -1,0 +1,371 @@
+//! QUIC: one connection carries a [`Stream`] and [`Datagrams`].
+//!
+//! All of quinn's knobs are set here and nowhere else. Its datagram queue drops the oldest and knows no deadline,
+//! so it is kept short: queueing is the layer above's work.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
+use quinn::{
+    ConnectionError, Endpoint, EndpointConfig, MtuDiscoveryConfig, SendDatagramError, ServerConfig,
+    TokioRuntime, TransportConfig, TransportErrorCode, VarInt,
+};
+use rustls::AlertDescription;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::congestion::CappedCubic;
+use super::error::{ConnectError, ListenError};
+use super::identity::ServerTls;
+use super::limits::{OpenConnection, Refusal};
+use super::quic_socket::QuicSocket;
+use super::stream::Stream;
+use super::trust::ClientTls;
+use super::{ALPN, printable};
+
+/// Above this many handshakes the server asks unknown addresses to prove that they receive there (Retry).
+pub(super) const RETRY_ABOVE_PENDING: usize = 256;
+
+/// The lossy side of a QUIC connection. Clones share it; the connection ends when the last clone and its streams are
+/// dropped.
+#[derive(Clone)]
+pub(crate) struct Datagrams {
+    connection: quinn::Connection,
+    /// Held for its drop: the connection is open until then.
+    _open: Option<Arc<OpenConnection>>,
+}
+
+/// Why a datagram was not sent, or none will arrive any more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DatagramError {
+    /// It does not fit the path. The path may have shrunk: ask [`Datagrams::datagram_bytes_max`] again.
+    #[error("a {datagram_bytes}-byte datagram does not fit the path, limit is {datagram_bytes_max}")]
+    TooLarge { datagram_bytes: usize, datagram_bytes_max: usize },
+    /// The peer takes no datagrams. Use the stream.
+    #[error("the peer takes no datagrams")]
+    Unsupported,
+    /// The connection is over.
+    #[error("the connection is closed: {reason}")]
+    Closed { reason: String },
+}
+
+/// How the path of a connection is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DatagramStats {
+    /// Smoothed round trip.
+    pub(crate) rtt: Duration,
+    /// Bytes that may be in flight.
+    pub(crate) congestion_window_bytes: u64,
+    /// Packets sent so far.
+    pub(crate) sent_packets: u64,
+    /// Packets sent and taken for lost so far.
+    pub(crate) lost_packets: u64,
+    /// Times that the congestion controller backed off.
+    pub(crate) congestion_events: u64,
+    /// The largest UDP payload the path is known to carry.
+    pub(crate) mtu_bytes: u16,
+}
+
+/// Connects to `addr` over QUIC and opens one stream, on the current runtime.
+///
+/// The server learns of the connection with the first byte written to the stream. The whole call takes at most
+/// `timeout`; a blocked UDP port looks like silence. Cancel-safe: a dropped future has closed its socket.
+///
+/// # Errors
+///
+/// [`ConnectError`] says whether the server was not reached, is someone else, or does not speak the protocol.
+pub(crate) async fn connect_quic(
+    addr: SocketAddr,
+    server_name: &str,
+    tls: &ClientTls,
+    timeout: Duration,
+) -> Result<(Stream, Datagrams), ConnectError> {
+    let check = tls.check(server_name, addr.port())?;
+    let crypto = QuicClientConfig::try_from(Arc::clone(&check.config))
+        .map_err(|error| ConnectError::Tls { detail: error.to_string() })?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(transport_config()));
+    let endpoint = client_endpoint(addr).map_err(|source| ConnectError::Unreachable { addr, source })?;
+
+    let connecting = async {
+        let failed = |error| check.mismatch().unwrap_or_else(|| failure(addr, timeout, &error));
+        let connection = endpoint
+            .connect_with(config, addr, server_name)
+            .map_err(|error| ConnectError::Handshake { addr, detail: error.to_string() })?
+            .await
+            .map_err(failed)?;
+        if !speaks_our_protocol(&connection) {
+            return Err(ConnectError::WrongAlpn { addr });
+        }
+        check.remember()?;
+        let (send, recv) = connection.open_bi().await.map_err(failed)?;
+        Ok((Stream::quic(send, recv, addr, None), Datagrams { connection, _open: None }))
+    };
+    match tokio::time::timeout(timeout, connecting).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(ConnectError::Timeout { addr, timeout }),
+    }
+}
+
+impl Datagrams {
+    /// The largest datagram that fits now, in bytes; changes with the path. `None`: the peer takes none.
+    pub(crate) fn datagram_bytes_max(&self) -> Option<usize> {
+        self.connection.max_datagram_size()
+    }
+
+    /// Bytes that can be queued before the oldest queued datagram is dropped.
+    pub(crate) fn send_space_bytes(&self) -> usize {
+        self.connection.datagram_send_buffer_space()
+    }
+
+    /// Queues a datagram and returns at once. Where there is no space the oldest queued ones are dropped: ask
+    /// [`send_space_bytes`](Self::send_space_bytes) first to keep the choice.
+    ///
+    /// # Errors
+    ///
+    /// [`DatagramError`]; nothing was queued.
+    pub(crate) fn send(&self, datagram: Bytes) -> Result<(), DatagramError> {
+        let datagram_bytes = datagram.len();
+        self.connection.send_datagram(datagram).map_err(|error| self.send_error(&error, datagram_bytes))
+    }
+
+    /// Queues a datagram when there is space for it. Cancel-safe: a dropped future has queued nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`DatagramError`]; nothing was queued.
+    pub(crate) async fn send_wait(&self, datagram: Bytes) -> Result<(), DatagramError> {
+        let datagram_bytes = datagram.len();
+        let sent = self.connection.send_datagram_wait(datagram).await;
+        sent.map_err(|error| self.send_error(&error, datagram_bytes))
+    }
+
+    /// The next datagram. Cancel-safe: a dropped future has taken none.
+    ///
+    /// # Errors
+    ///
+    /// [`DatagramError::Closed`] when the connection is over.
+    pub(crate) async fn recv(&self) -> Result<Bytes, DatagramError> {
+        self.connection.read_datagram().await.map_err(|error| closed(&error))
+    }
+
+    /// How the path is doing.
+    pub(crate) fn stats(&self) -> DatagramStats {
+        let path = self.connection.stats().path;
+        DatagramStats {
+            rtt: path.rtt,
+            congestion_window_bytes: path.cwnd,
+            sent_packets: path.sent_packets,
+            lost_packets: path.lost_packets,
+            congestion_events: path.congestion_events,
+            mtu_bytes: path.current_mtu,
+        }
+    }
+
+    /// Ends the connection, its streams included: what is queued is not sent. The peer sees `code` and `reason`.
+    pub(crate) fn close(&self, code: u16, reason: &str) {
+        self.connection.close(VarInt::from(code), reason.as_bytes());
+    }
+
+    /// Waits until the connection is over, and says why. Cancel-safe.
+    pub(crate) async fn closed(&self) -> DatagramError {
+        closed(&self.connection.closed().await)
+    }
+
+    fn send_error(&self, error: &SendDatagramError, datagram_bytes: usize) -> DatagramError {
+        match error {
+            SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => DatagramError::Unsupported,
+            SendDatagramError::TooLarge => DatagramError::TooLarge {
+                datagram_bytes,
+                datagram_bytes_max: self.datagram_bytes_max().unwrap_or(0),
+            },
+            SendDatagramError::ConnectionLost(error) => closed(error),
+        }
+    }
+}
+
+impl fmt::Debug for Datagrams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Datagrams").field("peer", &self.connection.remote_address()).finish_non_exhaustive()
+    }
+}
+
+/// A server's endpoint on `socket`. Call it inside the runtime that shall own it.
+pub(super) fn server_endpoint(
+    socket: UdpSocket,
+    tls: &ServerTls,
+    addr: SocketAddr,
+) -> Result<Endpoint, ListenError> {
+    let crypto = QuicServerConfig::try_from(Arc::clone(&tls.config))
+        .map_err(|error| ListenError::Tls { detail: error.to_string() })?;
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::new(transport_config()));
+    // Packets that arrive before the accept loop has looked at a connection.
+    config.max_incoming(1_024).incoming_buffer_size(64 * 1024).incoming_buffer_size_total(8 * 1024 * 1024);
+    endpoint(socket, Some(config)).map_err(|source| ListenError::Socket { addr, source })
+}
+
+/// A UDP socket with the largest buffers that the system grants: with the usual 208 KiB a receiver loses packets in
+/// every scheduling gap, and the sender's window collapses.
+pub(super) fn bind_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // The system cuts the wish down to its own maximum without an error.
+    socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    let (recv_bytes, send_bytes) = (socket.recv_buffer_size()?, socket.send_buffer_size()?);
+    tracing::debug!(%addr, recv_bytes, send_bytes, wished_bytes = SOCKET_BUFFER_BYTES, "UDP socket buffers granted");
+    Ok(socket.into())
+}
+
+/// A client's connection whose handshake is done and which has opened its first stream.
+pub(super) struct Arrived {
+    connection: quinn::Connection,
+    send: quinn::SendStream,
+    recv: quinn::RecvStream,
+}
+
+impl Arrived {
+    /// The server's side of the handshake, until the client's first stream. The caller bounds its time.
+    pub(super) async fn from(incoming: quinn::Incoming) -> Result<Self, (Refusal, String)> {
+        let failed = |error: ConnectionError| (refusal(&error), printable(error.to_string().as_bytes()));
+        let connection = incoming.accept().map_err(failed)?.await.map_err(failed)?;
+        if !speaks_our_protocol(&connection) {
+            return Err((Refusal::WrongAlpn, "the peer named no protocol".to_owned()));
+        }
+        let (send, recv) = connection.accept_bi().await.map_err(failed)?;
+        Ok(Self { connection, send, recv })
+    }
+
+    /// Both sides of the connection; `open` ends with the last of them.
+    pub(super) fn into_parts(self, open: Arc<OpenConnection>) -> (Stream, Datagrams) {
+        let peer = self.connection.remote_address();
+        let stream = Stream::quic(self.send, self.recv, peer, Some(Arc::clone(&open)));
+        (stream, Datagrams { connection: self.connection, _open: Some(open) })
+    }
+}
+
+const KIB: u32 = 1024;
+
+/// Absorbs a receiver that is not scheduled for 10 ms at 200 MB/s; a client can pin that much and no more.
+const DATAGRAM_RECEIVE_BYTES: usize = 2 * 1024 * 1024;
+
+/// Enough for one batch of large packets (20 × 8,952 bytes). More would be a queue that knows no deadline.
+const DATAGRAM_SEND_BYTES: usize = 256 * 1024;
+
+/// One connection's stream data in flight or unread: 200 MB/s over 5 ms, or 10 MB/s over 100 ms.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * KIB;
+
+/// One stream may use the connection's window whole: a session has one that matters.
+const STREAM_WINDOW_BYTES: u32 = CONNECTION_WINDOW_BYTES;
+
+/// A jumbo Ethernet frame less IPv6 and UDP headers. Discovery only goes as far as the path does.
+const MTU_BYTES_MAX: u16 = 8_952;
+
+/// A little more than a packet and an MTU probe of the largest size, which must fit together: otherwise everything
+/// waits behind the probe, even the frame that closes the connection. On an ordinary path it is 22 packets.
+const INITIAL_WINDOW_BYTES: u64 = 3 * MTU_BYTES_MAX as u64;
+
+const SOCKET_BUFFER_BYTES: usize = 8 * 1024 * 1024;
+
+fn transport_config() -> TransportConfig {
+    let mut mtu_discovery = MtuDiscoveryConfig::default();
+    mtu_discovery.upper_bound(MTU_BYTES_MAX);
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(16))
+        .max_concurrent_uni_streams(VarInt::from_u32(16))
+        .max_idle_timeout(Some(VarInt::from_u32(30_000).into()))
+        // A connection that only receives datagrams sends nothing: without this its NAT binding would end.
+        .keep_alive_interval(Some(Duration::from_secs(5)))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(u64::from(CONNECTION_WINDOW_BYTES))
+        .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BYTES))
+        .datagram_send_buffer_size(DATAGRAM_SEND_BYTES)
+        .initial_mtu(1_200)
+        .mtu_discovery_config(Some(mtu_discovery))
+        .congestion_controller_factory(CappedCubic::new(INITIAL_WINDOW_BYTES));
+    config
+}
+
+fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config.max_udp_payload_size(MTU_BYTES_MAX).expect("the largest MTU is a legal payload size");
+    config
+}
+
+fn client_endpoint(server: SocketAddr) -> io::Result<Endpoint> {
+    let any: SocketAddr =
+        if server.is_ipv6() { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() };
+    endpoint(bind_udp(any)?, None)
+}
+
+fn endpoint(socket: UdpSocket, server: Option<ServerConfig>) -> io::Result<Endpoint> {
+    let socket = QuicSocket::new(socket, MTU_BYTES_MAX)?;
+    Endpoint::new_with_abstract_socket(endpoint_config(), server, socket, Arc::new(TokioRuntime))
+}
+
+fn speaks_our_protocol(connection: &quinn::Connection) -> bool {
+    let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    data.and_then(|data| data.protocol).is_some_and(|protocol| protocol == ALPN)
+}
+
+fn failure(addr: SocketAddr, timeout: Duration, error: &ConnectionError) -> ConnectError {
+    let detail = printable(error.to_string().as_bytes());
+    match error {
+        ConnectionError::TimedOut => ConnectError::Timeout { addr, timeout },
+        ConnectionError::ConnectionClosed(close) if close.error_code == no_application_protocol() => {
+            ConnectError::WrongAlpn { addr }
+        }
+        ConnectionError::ConnectionClosed(close)
+            if close.error_code == TransportErrorCode::CONNECTION_REFUSED =>
+        {
+            ConnectError::Refused { addr }
+        }
+        ConnectionError::TransportError(error) if is_certificate_alert(error.code) => {
+            ConnectError::Certificate { addr, detail }
+        }
+        _ => ConnectError::Handshake { addr, detail },
+    }
+}
+
+fn refusal(error: &ConnectionError) -> Refusal {
+    match error {
+        ConnectionError::TransportError(error) if error.code == no_application_protocol() => {
+            Refusal::WrongAlpn
+        }
+        ConnectionError::TimedOut => Refusal::HandshakeTimeout,
+        _ => Refusal::HandshakeFailed,
+    }
+}
+
+fn no_application_protocol() -> TransportErrorCode {
+    TransportErrorCode::crypto(AlertDescription::NoApplicationProtocol.into())
+}
+
+/// The alerts that say something is wrong with a certificate: RFC 8446, section 6.2.
+fn is_certificate_alert(code: TransportErrorCode) -> bool {
+    [
+        AlertDescription::BadCertificate,
+        AlertDescription::UnsupportedCertificate,
+        AlertDescription::CertificateRevoked,
+        AlertDescription::CertificateExpired,
+        AlertDescription::CertificateUnknown,
+        AlertDescription::UnknownCA,
+    ]
+    .into_iter()
+    .any(|alert| TransportErrorCode::crypto(alert.into()) == code)
+}
+
+fn closed(error: &ConnectionError) -> DatagramError {
+    DatagramError::Closed { reason: printable(error.to_string().as_bytes()) }
+}
