@@ -1,0 +1,182 @@
+//! What a run needs before the first message: a server, a topic, and sessions that use the transport asked for.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    process,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use tokio::time::{Instant, sleep};
+use twinlane::{
+    ConnectOptions, Engine, EngineConfig, Fingerprint, IoPolicy, ListenOptions, Listening, Reconnect,
+    Session, Transports, Trust,
+};
+
+use crate::plan::{Plan, TransportKind};
+
+/// How long a session may take until its messages travel as the run asked.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// How a run reaches its server, and what that server's threads do: the part of the command line that no
+/// report repeats.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Certificate of the server elsewhere.
+    pub fingerprint: Option<Fingerprint>,
+    /// Access token of the server elsewhere.
+    pub token: Option<String>,
+    /// TCP without TLS.
+    pub plain: bool,
+    /// What the embedded server's I/O threads do when idle.
+    pub io_policy: IoPolicy,
+}
+
+/// A server and a fresh topic on it. Dropping it ends an embedded server.
+pub(crate) struct Stage {
+    connector: Connector,
+    embedded: Option<(Engine, Option<Listening>)>,
+}
+
+/// Opens the sessions of a run; each one is a connection of its own.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    way: Way,
+    topic: String,
+    /// What the run's messages must travel over.
+    carrier: &'static str,
+    reliable: bool,
+}
+
+#[derive(Clone)]
+enum Way {
+    Local(Engine),
+    Remote(Box<ConnectOptions>),
+}
+
+impl Stage {
+    /// Starts an embedded server, or finds the one elsewhere, and declares the run's topic there.
+    pub(crate) async fn build(plan: &Plan, access: Access) -> anyhow::Result<Self> {
+        let (way, embedded) = match (&plan.server, plan.transport) {
+            (Some(server), _) => (Way::Remote(Box::new(remote(server.clone(), plan, access)?)), None),
+            (None, TransportKind::Local) => {
+                let engine = engine(plan, access.io_policy)?;
+                (Way::Local(engine.clone()), Some((engine, None)))
+            }
+            (None, TransportKind::Tcp | TransportKind::Quic) => {
+                let engine = engine(plan, access.io_policy)?;
+                let listening = listen(&engine, access.plain).await?;
+                let access = Access { fingerprint: listening.fingerprint(), ..access };
+                let options = remote(listening.addr().to_string(), plan, access)?;
+                (Way::Remote(Box::new(options)), Some((engine, Some(listening))))
+            }
+        };
+        let carrier = match plan.transport {
+            TransportKind::Tcp => "tcp",
+            TransportKind::Quic => "quic",
+            TransportKind::Local => "local",
+        };
+        let connector = Connector { way, topic: fresh_topic(), carrier, reliable: plan.is_reliable() };
+        let session = connector.session("bench control").await?;
+        let declared = session.declare(&connector.topic, plan.topic_spec()).await;
+        declared.with_context(|| format!("cannot declare the topic {}", connector.topic))?;
+        session.close().await;
+        Ok(Self { connector, embedded })
+    }
+
+    pub(crate) fn connector(&self) -> Connector {
+        self.connector.clone()
+    }
+
+    /// Ends an embedded server.
+    pub(crate) async fn close(self) {
+        if let Some((engine, _listening)) = self.embedded {
+            engine.shutdown(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+impl Connector {
+    pub(crate) fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Opens a session and waits until it uses the run's transport.
+    pub(crate) async fn session(&self, name: &str) -> anyhow::Result<Session> {
+        let session = match &self.way {
+            Way::Local(engine) => Session::local(engine),
+            Way::Remote(options) => {
+                let mut options = ConnectOptions::clone(options);
+                name.clone_into(&mut options.name);
+                let server = options.server.clone();
+                Session::connect(options)
+                    .await
+                    .with_context(|| format!("cannot connect {name} to {server}"))?
+            }
+        };
+        let until = Instant::now() + SETTLE;
+        while let Err(reason) = self.check_carrier(&session) {
+            if Instant::now() >= until {
+                return Err(reason);
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(session)
+    }
+
+    /// Whether the run's messages travel over the run's transport on this session, now.
+    ///
+    /// Called again at the end of a run: a figure of a session that fell back, or that lost its connection, would
+    /// bear the wrong name.
+    pub(crate) fn check_carrier(&self, session: &Session) -> anyhow::Result<()> {
+        let status = session.status();
+        let over = if self.reliable { &status.reliable_over } else { &status.fast_over };
+        ensure!(
+            status.reconnects == 0 && matches!(status.state.as_str(), "connected" | "local"),
+            "a session lost its connection: {}, {} reconnects",
+            status.state,
+            status.reconnects,
+        );
+        let wanted = self.carrier;
+        ensure!(over == wanted, "messages travel over {over:?} instead of {wanted}: {}", status.why);
+        Ok(())
+    }
+}
+
+fn engine(plan: &Plan, io_policy: IoPolicy) -> anyhow::Result<Engine> {
+    let mut config = EngineConfig::default();
+    "twinlane bench".clone_into(&mut config.name);
+    config.io_threads = plan.embedded.as_ref().map_or(1, |embedded| embedded.io_threads);
+    config.io_policy = io_policy;
+    let limits = &mut config.limits;
+    limits.connections_max = limits.connections_max.max(2 * (plan.publishers + plan.subscribers) + 16);
+    Engine::new(config).context("cannot start the embedded server")
+}
+
+async fn listen(engine: &Engine, plain: bool) -> anyhow::Result<Listening> {
+    let mut options = ListenOptions::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    options.plain = plain;
+    options.quic = !plain;
+    engine.listen(options).await.context("the embedded server cannot listen on loopback")
+}
+
+fn remote(server: String, plan: &Plan, access: Access) -> anyhow::Result<ConnectOptions> {
+    let mut options = match access.fingerprint {
+        _ if access.plain => ConnectOptions::plain(server),
+        Some(fingerprint) => ConnectOptions::new(server, Trust::Fingerprint(fingerprint)),
+        None => bail!("the certificate fingerprint of {server} is not known"),
+    };
+    options.transports = match plan.transport {
+        TransportKind::Quic => Transports::QuicOnly,
+        TransportKind::Tcp | TransportKind::Local => Transports::TcpOnly,
+    };
+    options.token = access.token;
+    options.reconnect = Reconnect { enabled: false, ..Reconnect::default() };
+    Ok(options)
+}
+
+/// A name no other run uses: a topic that two runs share would fail both.
+fn fresh_topic() -> String {
+    let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    format!("bench/{}/{:x}", process::id(), since_1970.as_nanos())
+}
