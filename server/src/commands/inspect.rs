@@ -1,0 +1,250 @@
+//! `twinlane topics`, `status` and `explain`: what the server says about itself.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _};
+use std::time::Duration;
+
+use serde::Serialize;
+use twinlane::{EngineStatus, SessionRow, SubscriberRow, TopicStatus};
+
+use crate::args::{ExplainArgs, ListArgs, TopicsArgs};
+use crate::client::Client;
+use crate::failure::Interrupted;
+use crate::output::{self, Facts, harmless, rounded_bytes, thousands};
+
+/// `twinlane topics`.
+pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
+    let mut topics = server_status(&args.list).await?.topics;
+    topics.retain(|topic| args.all || !topic.name.starts_with('$'));
+    if args.list.json {
+        return Ok(output::write_json(io::stdout().lock(), &Topics { topics: &topics })?);
+    }
+    if topics.is_empty() {
+        output::notice("there are no topics yet");
+        return Ok(());
+    }
+    Ok(output::write_text(topics_table(&topics))?)
+}
+
+/// `twinlane status`.
+pub(crate) async fn status(args: ListArgs) -> anyhow::Result<()> {
+    let status = server_status(&args).await?;
+    if args.json {
+        return Ok(output::write_json(io::stdout().lock(), &status)?);
+    }
+    Ok(output::write_text(status_text(&status, io::stdout().is_terminal()).trim_end())?)
+}
+
+/// `twinlane explain`.
+pub(crate) async fn explain(args: ExplainArgs) -> anyhow::Result<()> {
+    let mut client = Client::connect(&args.list.client).await?;
+    let topic = tokio::select! {
+        topic = client.session.explain(args.topic.as_str()) => topic?,
+        () = client.interrupt.wait() => return Err(Interrupted.into()),
+    };
+    client.close().await;
+    if args.list.json {
+        return Ok(output::write_json(io::stdout().lock(), &topic)?);
+    }
+    Ok(output::write_text(topic_text(&topic, io::stdout().is_terminal()).trim_end())?)
+}
+
+async fn server_status(args: &ListArgs) -> anyhow::Result<EngineStatus> {
+    let mut client = Client::connect(&args.client).await?;
+    let status = tokio::select! {
+        status = client.session.server_status() => status?,
+        () = client.interrupt.wait() => return Err(Interrupted.into()),
+    };
+    client.close().await;
+    Ok(status)
+}
+
+#[derive(Serialize)]
+struct Topics<'a> {
+    topics: &'a [TopicStatus],
+}
+
+fn topics_table(topics: &[TopicStatus]) -> String {
+    let header =
+        ["topic", "channel", "mode", "published", "kept", "memory", "publishers", "subscribers", "dropped"];
+    let rows = topics.iter().map(|topic| {
+        vec![
+            harmless(&topic.name),
+            harmless(&topic.channel),
+            harmless(&topic.mode),
+            thousands(topic.next),
+            thousands(topic.next.saturating_sub(topic.oldest)),
+            rounded_bytes(topic.memory_bytes),
+            thousands(topic.publishers),
+            thousands(topic.subscribers_total),
+            thousands(total(&topic.drops)),
+        ]
+    });
+    output::table(&header, &header[3..], rows).trim_fmt()
+}
+
+fn status_text(status: &EngineStatus, terminal: bool) -> String {
+    let mut facts = Facts::default();
+    facts
+        .add("server", format!("{}, twinlane {}", harmless(&status.name), harmless(&status.version)))
+        .add("up", output::rounded_time(Duration::from_secs(status.uptime_seconds)))
+        .add("topics", thousands(status.topics_total))
+        .add("sessions", thousands(status.sessions_total))
+        .add("connections", thousands(status.connections_open))
+        .add("memory", rounded_bytes(status.memory_bytes))
+        .add("refused", by_reason(&status.refused));
+    let mut text = facts.render(terminal);
+    if !status.sessions.is_empty() {
+        text += "\n";
+        text += &sessions_table(&status.sessions);
+        text += "\n";
+        text += &more(status.sessions_total, status.sessions.len());
+    }
+    text
+}
+
+/// Says that a list was cut, where it was.
+fn more(total: u64, listed: usize) -> String {
+    match total.saturating_sub(listed as u64) {
+        0 => String::new(),
+        left_out => format!("(+{} more)\n", thousands(left_out)),
+    }
+}
+
+fn sessions_table(sessions: &[SessionRow]) -> String {
+    let header = ["session", "client", "peer", "reliable", "fast", "why", "publishers", "subscriptions"];
+    let rows = sessions.iter().map(|session| {
+        vec![
+            // Enough of the id to tell sessions apart; --json has all of it.
+            session.id.chars().take(8).collect(),
+            harmless(&session.client),
+            harmless(&session.peer),
+            harmless(&session.reliable_over),
+            harmless(&session.fast_over),
+            harmless(&session.why),
+            thousands(session.publishers),
+            thousands(session.subscriptions),
+        ]
+    });
+    output::table(&header, &header[6..], rows).trim_fmt()
+}
+
+fn topic_text(topic: &TopicStatus, terminal: bool) -> String {
+    let mut text = output::styled(terminal, output::STRONG, harmless(&topic.name)) + "\n";
+    for sentence in &topic.explanation {
+        text += &format!("  {}\n", harmless(sentence));
+    }
+    let kept = topic.next.saturating_sub(topic.oldest);
+    let mut facts = Facts::default();
+    facts
+        .add("channel", format!("{} ({})", harmless(&topic.channel), harmless(&topic.mode)))
+        .add("declared by", harmless(&topic.declared_by))
+        .add("payload", format!("at most {}", rounded_bytes(topic.payload_bytes_max.into())))
+        .add("keeps", keeps(topic))
+        .add("published", output::counted(topic.next, "message"))
+        .add("kept now", format!("{} from offset {}", output::counted(kept, "message"), topic.oldest))
+        .add("memory", rounded_bytes(topic.memory_bytes))
+        .add("epoch", topic.epoch.to_string())
+        .add("publishers", thousands(topic.publishers))
+        .add("subscribers", thousands(topic.subscribers_total))
+        .add("dropped", by_reason(&topic.drops));
+    text += "\n";
+    text += &facts.render(terminal);
+    if !topic.subscribers.is_empty() {
+        text += "\n";
+        text += &subscribers_table(&topic.subscribers);
+        text += "\n";
+    }
+    text
+}
+
+fn keeps(topic: &TopicStatus) -> String {
+    let bytes = if topic.retain_bytes == 0 { String::new() } else { rounded_bytes(topic.retain_bytes) };
+    let messages = if topic.retain_messages == 0 {
+        String::new()
+    } else {
+        output::counted(topic.retain_messages, "message")
+    };
+    let limits = output::joined([bytes, messages]);
+    if limits.is_empty() { limits } else { format!("at most {limits}") }
+}
+
+fn subscribers_table(subscribers: &[SubscriberRow]) -> String {
+    let header = ["session", "over", "when slow", "position", "lag"];
+    let rows = subscribers.iter().map(|subscriber| {
+        vec![
+            subscriber.session.chars().take(8).collect(),
+            harmless(&subscriber.over),
+            harmless(&subscriber.policy),
+            thousands(subscriber.position),
+            thousands(subscriber.lag),
+        ]
+    });
+    output::table(&header, &header[3..], rows).trim_fmt()
+}
+
+fn total(by_reason: &BTreeMap<String, u64>) -> u64 {
+    by_reason.values().fold(0, |sum, count| sum.saturating_add(*count))
+}
+
+fn by_reason(counts: &BTreeMap<String, u64>) -> String {
+    let some = counts.iter().filter(|(_, count)| **count > 0);
+    output::joined(some.map(|(reason, count)| format!("{} {}", thousands(*count), harmless(reason))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic() -> TopicStatus {
+        let mut subscriber = SubscriberRow::default();
+        subscriber.session = "0123456789abcdef".into();
+        subscriber.over = "tcp".into();
+        subscriber.policy = "block".into();
+        (subscriber.position, subscriber.lag) = (1_200, 34);
+        let mut topic = TopicStatus::default();
+        topic.name = "orders/eu".into();
+        topic.channel = "reliable".into();
+        topic.mode = "ordered".into();
+        (topic.oldest, topic.next) = (200, 1_234);
+        topic.payload_bytes_max = 1 << 20;
+        topic.drops = BTreeMap::from([("none".into(), 0), ("slow".into(), 5)]);
+        topic.explanation = vec!["Every message once, in order.".into()];
+        topic.subscribers = vec![subscriber];
+        topic.subscribers_total = 1;
+        topic
+    }
+
+    #[test]
+    fn topics_are_listed_with_what_is_kept_and_dropped() {
+        let text = topics_table(&[topic()]);
+        let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(row, ["orders/eu", "reliable", "ordered", "1,234", "1,034", "0", "B", "0", "1", "5"]);
+    }
+
+    #[test]
+    fn a_topic_is_explained_in_sentences_facts_and_subscribers() {
+        let text = topic_text(&topic(), false);
+        for part in [
+            "orders/eu\n  Every message once, in order.\n",
+            "payload      at most 1.0 MiB\n",
+            "kept now     1,034 messages from offset 200\n",
+            "dropped      5 slow\n",
+            "01234567",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+        }
+        assert!(!text.contains("keeps"), "what is not known is not shown:\n{text}");
+    }
+
+    #[test]
+    fn a_clients_name_cannot_break_the_table() {
+        let mut session = SessionRow::default();
+        session.client = "evil\n\x1b[2J".into();
+        let mut status = EngineStatus::default();
+        status.sessions = vec![session];
+        status.sessions_total = 1;
+        let text = status_text(&status, false);
+        assert!(text.contains("evil\\n\\u{1b}[2J") && !text.contains('\x1b'), "{text}");
+    }
+}

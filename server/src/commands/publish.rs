@@ -1,0 +1,224 @@
+//! `twinlane pub`: a message from the command line, or standard input line by line.
+//!
+//! Lines are only queued one by one; the outcomes are collected once, at the end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+use twinlane::{Channel, Publisher, PublisherOptions};
+
+use crate::args::PubArgs;
+use crate::client::Client;
+use crate::failure::{Interrupted, SomeRefused, Usage};
+use crate::input::{Blocks, Lines};
+use crate::output;
+
+/// How often a long run tells where it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What was published, as told at the end.
+#[derive(Serialize)]
+struct Summary<'a> {
+    topic: &'a str,
+    channel: String,
+    sent: u64,
+    /// Only reliable topics acknowledge.
+    acked: Option<u64>,
+    refused: u64,
+    seconds: f64,
+    messages_per_second: f64,
+}
+
+/// Publishes and prints the summary.
+pub(crate) async fn run(args: PubArgs) -> anyhow::Result<()> {
+    if args.raw && (args.message.as_ref().is_some_and(|message| message != "-") || args.count.is_some()) {
+        return Err(Usage(
+            "--raw publishes all of standard input as one message: leave out MESSAGE and --count",
+        )
+        .into());
+    }
+    let mut client = Client::connect(&args.client).await?;
+    let mut options = PublisherOptions::default();
+    options.spec = args.channel.spec();
+    let mut publisher = client.session.publisher_with(args.topic.as_str(), options).await?;
+    let sent = Arc::new(AtomicU64::new(0));
+    let progress = (output::stderr_is_terminal() && !args.client.quiet)
+        .then(|| tokio::spawn(show_progress(Arc::clone(&sent), Instant::now())));
+
+    let started = Instant::now();
+    let fed = tokio::select! {
+        fed = feed(&mut publisher, &args, &sent) => fed,
+        () = client.interrupt.wait() => Err(Interrupted.into()),
+    };
+    // Whatever stopped the input: what was sent before has an outcome, and the user wants to know it.
+    let flushed = publisher.flush().await;
+    let elapsed = started.elapsed();
+    if let Some(progress) = progress {
+        progress.abort();
+        output::overwrite("");
+    }
+    let sent = sent.load(Ordering::Relaxed);
+    let channel = publisher.spec().channel;
+    let (acked, refused) = flushed.as_ref().map_or((0, 0), |flushed| (flushed.acked, flushed.refused));
+    let summary = Summary {
+        topic: args.topic.as_str(),
+        channel: channel.to_string(),
+        sent,
+        acked: (channel == Channel::Reliable).then_some(acked),
+        refused,
+        seconds: elapsed.as_secs_f64(),
+        messages_per_second: sent as f64 / elapsed.as_secs_f64().max(1e-9),
+    };
+    summary.tell(&args, elapsed)?;
+    let closed = match flushed {
+        Ok(_) => publisher.close().await,
+        failed => failed,
+    };
+    client.close().await;
+    fed?;
+    closed?;
+    if refused > 0 { Err(SomeRefused { refused, sent }.into()) } else { Ok(()) }
+}
+
+impl Summary<'_> {
+    fn tell(&self, args: &PubArgs, elapsed: Duration) -> anyhow::Result<()> {
+        if args.client.quiet {
+            return Ok(());
+        }
+        if args.json {
+            output::notice(serde_json::to_string(self)?);
+            return Ok(());
+        }
+        let outcome = match self.acked {
+            Some(acked) => format!("{} acked", output::thousands(acked)),
+            None => "fast: not acknowledged".to_owned(),
+        };
+        let refused = if self.refused > 0 {
+            format!("{} refused", output::thousands(self.refused))
+        } else {
+            String::new()
+        };
+        let parts =
+            output::joined([format!("sent {}", output::counted(self.sent, "message")), outcome, refused]);
+        let (time, rate) = (output::rounded_time(elapsed), output::rounded_rate(self.sent, elapsed));
+        output::notice(format_args!("{parts} in {time} ({rate})"));
+        Ok(())
+    }
+}
+
+/// Queues everything the arguments ask for.
+async fn feed(publisher: &mut Publisher, args: &PubArgs, sent: &AtomicU64) -> anyhow::Result<()> {
+    let mut pace = Pace::new(args.rate);
+    let payload_bytes_max = match publisher.spec().payload_bytes_max {
+        // An unknown limit is the server's to enforce.
+        0 => u32::MAX as usize,
+        bytes => bytes as usize,
+    };
+    match args.message.as_deref() {
+        Some(message) if message != "-" => {
+            for _ in 0..args.count.unwrap_or(1) {
+                pace.wait().await;
+                publisher.send(message.as_bytes()).await?;
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        _ if args.raw => {
+            let whole = Blocks::of_stdin()?.all(payload_bytes_max).await?;
+            publisher.send(&whole).await?;
+            sent.fetch_add(1, Ordering::Relaxed);
+        }
+        _ => {
+            feed_lines(publisher, args.count.unwrap_or(u64::MAX), payload_bytes_max, &mut pace, sent).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn feed_lines(
+    publisher: &mut Publisher,
+    count_max: u64,
+    payload_bytes_max: usize,
+    pace: &mut Pace,
+    sent: &AtomicU64,
+) -> anyhow::Result<()> {
+    let mut blocks = Blocks::of_stdin()?;
+    let mut lines = Lines::new(payload_bytes_max);
+    let mut count = 0;
+    while count < count_max {
+        let Some(block) = blocks.next().await? else { break };
+        lines.push(block);
+        while let Some(line) = lines.next()? {
+            pace.wait().await;
+            publisher.send(line).await?;
+            sent.fetch_add(1, Ordering::Relaxed);
+            count += 1;
+            if count == count_max {
+                return Ok(());
+            }
+        }
+    }
+    if let Some(line) = lines.rest().filter(|_| count < count_max) {
+        pace.wait().await;
+        publisher.send(line).await?;
+        sent.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Message n is due n intervals after the start, so that one late message does not slow all later ones.
+struct Pace {
+    rate: Option<f64>,
+    started: Instant,
+    count: u64,
+}
+
+impl Pace {
+    fn new(rate: Option<f64>) -> Self {
+        Self { rate, started: Instant::now(), count: 0 }
+    }
+
+    async fn wait(&mut self) {
+        let Some(rate) = self.rate else { return };
+        if self.count == 0 {
+            // The schedule begins with the first message, not with the wait for it.
+            self.started = Instant::now();
+        }
+        let due =
+            self.started + Duration::try_from_secs_f64(self.count as f64 / rate).unwrap_or(Duration::MAX / 2);
+        self.count += 1;
+        if Instant::now() < due {
+            tokio::time::sleep_until(due).await;
+        }
+    }
+}
+
+async fn show_progress(sent: Arc<AtomicU64>, started: Instant) {
+    let mut last = 0;
+    loop {
+        tokio::time::sleep(PROGRESS_INTERVAL).await;
+        let now = sent.load(Ordering::Relaxed);
+        let rate = output::rounded_rate(now - last, PROGRESS_INTERVAL);
+        let time = output::rounded_time(started.elapsed());
+        output::overwrite(format_args!("sent {} in {time} ({rate})", output::counted(now, "message")));
+        last = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_are_due_at_even_intervals_from_the_first() {
+        let mut pace = Pace::new(Some(1_000.0));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let started = Instant::now();
+        for n in 0..20 {
+            pace.wait().await;
+            assert_eq!(started.elapsed().as_millis(), n);
+        }
+    }
+}

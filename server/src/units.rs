@@ -1,0 +1,241 @@
+//! The quantities people type and read: sizes, rates, durations, addresses, topic declarations.
+//!
+//! Parsing is strict about units and says what it would have accepted. It knows nothing of files,
+//! flags or the network.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use twinlane::{Channel, Mode, Start, TopicName, TopicSpec};
+
+/// The port a server listens on, and a client calls, when none is named.
+pub(crate) const DEFAULT_PORT: u16 = 4747;
+
+/// Reads a size in bytes: `4096`, `64KiB`, `8 MiB`, `1 GB` (1024s with an `i`, 1000s without).
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let accepted = || format!("`{text}` is no size: write a whole number and B, KiB, MiB, GiB, kB, MB or GB");
+    let text_trimmed = text.trim();
+    let digits_end =
+        text_trimmed.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text_trimmed.len());
+    let (digits, unit) = text_trimmed.split_at(digits_end);
+    let count: u64 = digits.replace('_', "").parse().map_err(|_| accepted())?;
+    let scale: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" | "k" => 1 << 10,
+        "mib" | "m" => 1 << 20,
+        "gib" | "g" => 1 << 30,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        _ => return Err(accepted()),
+    };
+    count.checked_mul(scale).ok_or_else(|| format!("`{text}` is more bytes than a 64-bit number holds"))
+}
+
+/// Writes a size the way [`parse_bytes`] reads it: the largest binary unit that loses nothing.
+pub(crate) fn exact_bytes(bytes: u64) -> String {
+    for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
+        if bytes != 0 && bytes.is_multiple_of(1 << shift) {
+            return format!("{} {unit}", bytes >> shift);
+        }
+    }
+    format!("{bytes} B")
+}
+
+/// Reads a rate in messages per second: `100`, `10k`, `2.5k/s`, `30/m`.
+pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
+    let refused = || format!("`{text}` is no rate: write messages per second, such as 100, 10k/s or 30/m");
+    let (amount, seconds) = match text.trim().split_once('/') {
+        None => (text.trim(), 1.0),
+        Some((amount, "s")) => (amount, 1.0),
+        Some((amount, "m")) => (amount, 60.0),
+        Some(_) => return Err(refused()),
+    };
+    let (digits, scale) = match amount.trim().char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (&amount[..at], 1e3),
+        Some((at, 'm' | 'M')) => (&amount[..at], 1e6),
+        _ => (amount, 1.0),
+    };
+    let rate = digits.trim().parse::<f64>().map_err(|_| refused())? * scale / seconds;
+    // Slower than one message per day is a typing error, and would overflow the schedule's instants.
+    let sane = rate.is_finite() && rate >= 1.0 / 86_400.0;
+    if sane { Ok(rate) } else { Err(refused()) }
+}
+
+/// Reads a duration with its unit: `250ms`, `2s`, `1m 30s`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| format!("`{text}` is no duration: write 250ms, 2s or 5m"))
+}
+
+/// Reads where to listen: `ADDRESS:PORT`, `ADDRESS`, `:PORT` or `localhost`; port 4747 unless told.
+pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    let text_trimmed = text.trim();
+    if let Ok(addr) = text_trimmed.parse::<SocketAddr>() {
+        return Ok(addr);
+    }
+    if let Ok(ip) = text_trimmed.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, DEFAULT_PORT));
+    }
+    let refused = || format!("`{text}` is no address: write 127.0.0.1:4747, [::1]:4747 or 0.0.0.0:4747");
+    let (host, port) = text_trimmed.split_once(':').map_or((text_trimmed, None), |(h, p)| (h, Some(p)));
+    if !matches!(host, "" | "localhost") {
+        return Err(refused());
+    }
+    // An empty host stays on loopback too: reaching out to the world must be written, not implied.
+    let port = port.map_or(Ok(DEFAULT_PORT), |p| p.parse().map_err(|_| refused()))?;
+    Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))
+}
+
+/// Reads where a subscription starts: `new`, `last`, `all` or an offset.
+pub(crate) fn parse_start(text: &str) -> Result<Start, String> {
+    match text {
+        "new" => Ok(Start::New),
+        "last" => Ok(Start::Last),
+        "all" => Ok(Start::All),
+        _ => text
+            .parse()
+            .map(Start::Offset)
+            .map_err(|_| format!("`{text}` is no start: write new, last, all or an offset such as 1200")),
+    }
+}
+
+/// Reads a delivery mode of a fast topic.
+pub(crate) fn parse_mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "ordered" => Ok(Mode::Ordered),
+        "latest" => Ok(Mode::Latest),
+        "unordered" => Ok(Mode::Unordered),
+        _ => Err(format!("`{text}` is no mode: write ordered, latest or unordered")),
+    }
+}
+
+/// Reads `NAME=SPEC`, where SPEC is a channel and options: `prices=fast,latest,payload=512`,
+/// `orders=reliable,retain=64MiB,messages=100000`.
+pub(crate) fn parse_topic(text: &str) -> Result<(String, TopicSpec), String> {
+    let (name, spec) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}` lacks its `=`: write NAME=fast or NAME=reliable"))?;
+    let name = TopicName::parse(name.trim()).map_err(|error| error.to_string())?;
+    Ok((name.to_string(), parse_spec(spec)?))
+}
+
+fn parse_spec(text: &str) -> Result<TopicSpec, String> {
+    let mut words = text.split(',').map(str::trim);
+    let mut spec = match words.next() {
+        Some("fast") => TopicSpec::fast(),
+        Some("reliable") => TopicSpec::reliable(),
+        other => {
+            let other = other.unwrap_or_default();
+            return Err(format!("`{other}` is no channel: write fast or reliable"));
+        }
+    };
+    for word in words {
+        match word.split_once('=') {
+            Some(("payload", size)) => spec.payload_bytes_max = narrow(parse_bytes(size)?)?,
+            Some(("retain", size)) => spec.retain_bytes = parse_bytes(size)?,
+            Some(("messages", count)) => {
+                spec.retain_messages =
+                    count.parse().map_err(|_| format!("`{count}` is no number of messages"))?;
+            }
+            Some((other, _)) => {
+                return Err(format!("`{other}` is unknown: write payload=, retain= or messages="));
+            }
+            None if spec.channel == Channel::Reliable => {
+                return Err(format!("`{word}`: a reliable topic is always ordered and has no mode"));
+            }
+            None => spec.mode = parse_mode(word)?,
+        }
+    }
+    Ok(spec)
+}
+
+/// A payload limit fits the 32 bits a frame has for its length.
+pub(crate) fn narrow(bytes: u64) -> Result<u32, String> {
+    u32::try_from(bytes).map_err(|_| format!("a payload of {bytes} bytes is above what a frame can carry"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_binary_and_decimal_units() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4_096),
+            ("1_000", 1_000),
+            ("64KiB", 65_536),
+            ("8 MiB", 8 << 20),
+            ("1 GB", 1_000_000_000),
+            ("2k", 2_048),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MiB", "-1", "1.5 MiB", "8 apples", "99999999999 GiB"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_written_size_reads_back_as_itself() {
+        for bytes in [0, 1, 1_000, 1_024, 8 << 20, (8 << 20) + 1, 3 << 30, u64::MAX] {
+            assert_eq!(parse_bytes(&exact_bytes(bytes)), Ok(bytes));
+        }
+    }
+
+    #[test]
+    fn rates_are_messages_per_second() {
+        for (text, rate) in
+            [("100", 100.0), ("10k/s", 10_000.0), ("2.5k", 2_500.0), ("30/m", 0.5), ("1M/s", 1e6)]
+        {
+            assert_eq!(parse_rate(text), Ok(rate), "{text}");
+        }
+        for text in ["", "0", "-1", "k", "inf", "nan", "5/h", "1e-300"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_without_a_port_gets_4747_and_an_empty_host_stays_on_loopback() {
+        for (text, addr) in [
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("0.0.0.0", "0.0.0.0:4747"),
+            ("::1", "[::1]:4747"),
+            ("[::1]", "[::1]:4747"),
+            ("localhost", "127.0.0.1:4747"),
+            ("localhost:80", "127.0.0.1:80"),
+            (":5000", "127.0.0.1:5000"),
+        ] {
+            assert_eq!(parse_listen(text).unwrap().to_string(), addr);
+        }
+        for text in ["example.org:80", "127.0.0.1:99999", "localhost:x"] {
+            assert!(parse_listen(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_topic_declaration_carries_channel_mode_and_limits() {
+        let (name, spec) = parse_topic("prices/eur=fast,latest,payload=512,retain=1MiB,messages=9").unwrap();
+        assert_eq!(name, "prices/eur");
+        assert_eq!((spec.channel, spec.mode), (Channel::Fast, Mode::Latest));
+        assert_eq!((spec.payload_bytes_max, spec.retain_bytes, spec.retain_messages), (512, 1 << 20, 9));
+        for text in [
+            "prices",
+            "a=slow",
+            "a=",
+            "a=reliable,latest",
+            "a=fast,colour=red",
+            "a//b=fast",
+            "a=fast,payload=8GiB",
+        ] {
+            assert!(parse_topic(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_start_is_a_word_or_an_offset() {
+        assert_eq!(parse_start("all"), Ok(Start::All));
+        assert_eq!(parse_start("12"), Ok(Start::Offset(12)));
+        assert!(parse_start("-1").is_err() && parse_start("begin").is_err());
+    }
+}
