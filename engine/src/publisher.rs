@@ -314,6 +314,10 @@ impl Publisher {
         flushed
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.ring().is_closed()
+    }
+
     /// Checks the message and encodes its head.
     fn prepare(&mut self, payload: &[u8], options: &MessageOptions<'_>) -> Result<(), PublishError> {
         let limit = self.spec.payload_bytes_max as usize;

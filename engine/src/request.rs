@@ -230,7 +230,12 @@ impl<K> Publishers<K> {
     {
         let mut known = self.open.lock().await;
         if let Some(at) = known.iter().position(|(other, _)| key == other) {
-            return Ok(Arc::clone(&known[at].1));
+            let publisher = Arc::clone(&known[at].1);
+            if !publisher.lock().await.is_closed() {
+                return Ok(publisher);
+            }
+            // It did not survive a reconnect.
+            known.remove(at);
         }
         if known.len() == PUBLISHERS_MAX {
             known.remove(0);

@@ -10,7 +10,7 @@ use twinlane_proto::control::{Acked, Refused};
 use twinlane_proto::frame::{
     MESSAGE_HEADER_BYTES, MessageRef, encode_end, stamp_seq, stamp_source, stamp_topic,
 };
-use twinlane_proto::{Code, Level, Mode, frame::MessageHeader};
+use twinlane_proto::{Code, Level, frame::MessageHeader};
 use twinlane_ring::AppendError;
 
 use super::{Drops, Topic};
@@ -146,8 +146,7 @@ impl Ingest {
             return Err(IngestError::WrongSeq { first });
         }
         let frames = || frames(bytes, ends);
-        if let Some(index) = frames().zip(first..).position(|(frame, seq)| frame_seq(frame) != seq) {
-            debug_assert!(index < ends.len());
+        if frames().zip(first..).any(|(frame, seq)| frame_seq(frame) != seq) {
             return Err(IngestError::WrongSeq { first });
         }
         let mut sizes = frames().map(<[u8]>::len);
@@ -180,8 +179,8 @@ impl Ingest {
         if state.waiting.is_empty() {
             self.store(&mut state, first, bytes, &ends, &mut taken);
         } else {
+            // Whoever waits for room already will retry with these too.
             state.waiting.push_back(Waiting { first, bytes: bytes.to_vec(), ends: ends.into_owned() });
-            taken.stalled = false; // Whoever waits already retries.
         }
         Ok(taken)
     }
@@ -291,7 +290,7 @@ impl Ingest {
     }
 
     fn is_new(&self, state: &mut State, seq: u64) -> bool {
-        if !self.topic.meta.spec.mode.eq(&Mode::Unordered) {
+        if !self.topic.meta.is_unordered() {
             let new = seq > state.last_seq;
             state.last_seq = state.last_seq.max(seq);
             return new;
