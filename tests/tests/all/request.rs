@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use twinlane::{RequestError, Responder, Session};
+use twinlane_tests::Relay;
 
-use crate::world::{Carrier, DEADLINE, World, within};
+use crate::world::{Carrier, DEADLINE, World, until, within};
 
 /// Answers every question with itself and `tail`.
 async fn echo(mut responder: Responder, tail: &'static str) {
@@ -109,5 +110,37 @@ async fn a_server_describes_itself_the_same_near_and_far() {
         let topic = session.explain("seen").await.unwrap();
         assert_eq!((topic.channel.as_str(), topic.declared_by.as_str()), ("fast", "the embedding program"));
         assert!(session.explain("unseen").await.is_err(), "{carrier:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_responder_answers_again_after_its_connection_was_lost() {
+    for carrier in [Carrier::Tcp, Carrier::Both] {
+        let world = World::new().await;
+        let relay = Relay::start(world.addr(), 11).await.unwrap();
+        let answering = world.session_via(carrier, &relay).await;
+        tokio::spawn(echo(answering.responder("echo").await.unwrap(), "!"));
+        let asking = world.session(carrier).await;
+        asking.request("echo", b"before", DEADLINE).await.unwrap();
+        relay.cut();
+        until("a reconnect", || answering.status().reconnects > 0).await;
+        let answer = asking.request("echo", b"after", DEADLINE).await.unwrap();
+        assert_eq!(answer.payload(), b"after!", "{carrier:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inbox_goes_with_its_session() {
+    for carrier in Carrier::ALL {
+        let world = World::new().await;
+        tokio::spawn(echo(world.session(Carrier::Local).await.responder("echo").await.unwrap(), "!"));
+        let inboxes =
+            || world.engine.status().topics.iter().filter(|topic| topic.name.starts_with("$inbox")).count();
+        let asking = world.session(carrier).await;
+        asking.request("echo", b"?", DEADLINE).await.unwrap();
+        assert_eq!(inboxes(), 1, "{carrier:?}");
+        asking.close().await;
+        drop(asking);
+        until("the inbox to go", || inboxes() == 0).await;
     }
 }
