@@ -100,7 +100,33 @@ fn status_text(status: &EngineStatus, terminal: bool) -> String {
         text += "\n";
         text += &more(status.sessions_total, status.sessions.len());
     }
+    let behind: Vec<_> =
+        status.topics.iter().filter(|topic| deepest(topic) > 0 || total(&topic.drops) > 0).collect();
+    if !behind.is_empty() {
+        text += "\n";
+        text += &queues_table(&behind);
+        text += "\n";
+    }
     text
+}
+
+/// Messages that the topic's slowest subscriber has not been sent.
+fn deepest(topic: &TopicStatus) -> u64 {
+    topic.subscribers.iter().map(|subscriber| subscriber.lag).max().unwrap_or(0)
+}
+
+/// The topics where something waits or was dropped.
+fn queues_table(topics: &[&TopicStatus]) -> String {
+    let header = ["topic", "subscribers", "deepest queue", "dropped"];
+    let rows = topics.iter().map(|topic| {
+        vec![
+            harmless(&topic.name),
+            thousands(topic.subscribers_total),
+            thousands(deepest(topic)),
+            by_reason(&topic.drops),
+        ]
+    });
+    output::table(&header, &header[1..3], rows).trim_fmt()
 }
 
 /// Says that a list was cut, where it was.
@@ -235,6 +261,17 @@ mod tests {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");
         }
         assert!(!text.contains("keeps"), "what is not known is not shown:\n{text}");
+    }
+
+    #[test]
+    fn status_shows_where_messages_wait_or_were_dropped_and_nothing_else() {
+        let mut status = EngineStatus::default();
+        let mut quiet = TopicStatus::default();
+        quiet.name = "quiet".into();
+        status.topics = vec![topic(), quiet];
+        let text = status_text(&status, false);
+        assert!(text.contains("orders/eu") && text.contains("5 slow"), "{text}");
+        assert!(!text.contains("quiet"), "{text}");
     }
 
     #[test]
