@@ -40,7 +40,8 @@ impl ClientCore {
                 TopicRef::Id(id) => parse_name(&format!("$topic/{id}")).map_err(DeclareError::from)?,
             };
             let meta = TopicMeta { id: opened.topic, name, epoch: opened.epoch, spec: opened.spec };
-            let publisher = Arc::new(RemotePublisher::new(lane, Arc::new(meta), options.queue_bytes));
+            let publisher =
+                Arc::new(RemotePublisher::new(lane, topic.clone(), Arc::new(meta), options.queue_bytes));
             lock(&self.state).publishers.insert(lane, Arc::clone(&publisher));
             publisher.asked_on.claim(&link);
             publisher.start(&link, &opened);
@@ -165,23 +166,42 @@ impl ClientCore {
     ) -> Result<Option<PublisherOpened>, OpenError> {
         let deadline = Instant::now() + self.options.outcome_timeout;
         let topic = Arc::clone(&lock(&publisher.topic));
-        let (name, spec) = (topic.name.to_string(), topic.spec);
         if !resumed && publisher.has_unanswered() {
-            let ask = |request| Control::Declare(Declare { request, name: name.clone(), spec });
-            match self.request_on(link, ask, deadline).await? {
+            match self.epoch_now(link, publisher, &topic, deadline).await? {
                 // The session was forgotten but the log was not: what is unanswered may be in it.
-                Some(Control::Declared(declared)) if declared.epoch == topic.epoch => {
-                    publisher.give_up_unanswered();
-                }
+                Some(epoch) if epoch == topic.epoch => publisher.give_up_unanswered(),
                 Some(_) => {}
                 None => return Ok(None),
             }
         }
+        let spec = matches!(publisher.named, TopicRef::Name(_)).then_some(topic.spec);
         let (lane, resume_seq) = (publisher.lane, publisher.resume_seq());
-        let ask = |request| open_message(request, lane, TopicRef::Name(name.clone()), Some(spec), resume_seq);
-        let answer = self.request_on(link, ask, deadline).await?;
-        Ok(match answer {
-            Some(Control::PublisherOpened(opened)) => Some(opened),
+        let ask = |request| open_message(request, lane, publisher.named.clone(), spec, resume_seq);
+        match self.request_on(link, ask, deadline).await? {
+            // Another server life may have given the number to another topic.
+            Some(Control::PublisherOpened(opened)) if spec.is_none() && opened.epoch != topic.epoch => {
+                Err(DeclareError::Closed { why: "the asker is gone".to_owned() }.into())
+            }
+            Some(Control::PublisherOpened(opened)) => Ok(Some(opened)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The epoch that the publisher's topic has now. `None`: the connection was lost first.
+    async fn epoch_now(
+        &self,
+        link: &Arc<Link>,
+        publisher: &RemotePublisher,
+        topic: &TopicMeta,
+        deadline: Instant,
+    ) -> Result<Option<u64>, OpenError> {
+        let TopicRef::Name(name) = &publisher.named else {
+            // A number means the same topic as before or is not used at all.
+            return Ok(Some(topic.epoch));
+        };
+        let ask = |request| Control::Declare(Declare { request, name: name.clone(), spec: topic.spec });
+        Ok(match self.request_on(link, ask, deadline).await? {
+            Some(Control::Declared(declared)) => Some(declared.epoch),
             _ => None,
         })
     }

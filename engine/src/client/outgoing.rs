@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, oneshot};
-use twinlane_proto::control::{Acked, PublisherOpened, Refused};
+use twinlane_proto::control::{Acked, PublisherOpened, Refused, TopicRef};
 use twinlane_proto::{Code, Level};
 use twinlane_ring::{Cursor, Gating, Ring, Start};
 
@@ -23,6 +23,8 @@ use crate::topics::{frame_bytes_max, ring_config_for};
 
 pub(crate) struct RemotePublisher {
     pub(crate) lane: u32,
+    /// How the application named the topic.
+    pub(crate) named: TopicRef,
     pub(crate) ring: Ring,
     pub(crate) frame_bytes_max: usize,
     /// The topic as the server described it last.
@@ -64,7 +66,7 @@ pub(crate) struct Progress {
 }
 
 impl RemotePublisher {
-    pub(crate) fn new(lane: u32, topic: Arc<TopicMeta>, queue_bytes: usize) -> Self {
+    pub(crate) fn new(lane: u32, named: TopicRef, topic: Arc<TopicMeta>, queue_bytes: usize) -> Self {
         let frame_bytes_max = frame_bytes_max(&topic.spec);
         let config = ring_config_for(queue_bytes, frame_bytes_max);
         let ring = Ring::new(config).expect("the server's limits are within the ring's bounds");
@@ -80,6 +82,7 @@ impl RemotePublisher {
         };
         Self {
             lane,
+            named,
             ring,
             frame_bytes_max,
             topic: Mutex::new(topic),
