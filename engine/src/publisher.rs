@@ -7,17 +7,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 use twinlane_proto::control::TopicRef;
 use twinlane_proto::frame::{
-    FrameError, Headers, MessageHeader, Options, ReplyTo, encode_end, encode_headers, encode_message_head,
+    FrameError, Headers, MessageHeader, Options, ReplyTo, encode_headers, encode_message_head,
 };
 use twinlane_proto::{Channel, Level, TopicName, TopicSpec};
 use twinlane_ring::{AppendError, Ring};
 
 use crate::client::Client;
-use crate::client::outgoing::{LEVEL, RemotePublisher};
+use crate::client::outgoing::RemotePublisher;
 use crate::config::PublisherOptions;
 use crate::error::{OpenError, PublishError, TryPublishError};
 use crate::session::{Local, Reach};
-use crate::topics::{Drops, Topic};
+use crate::topics::Topic;
+use crate::topics::ingest::LEVEL;
 
 /// How long the server may take to confirm the end of a stream.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
@@ -331,25 +332,19 @@ impl Publisher {
         };
         let header = MessageHeader { topic, source, seq: self.published + 1, time_us: now_us() };
         self.head.clear();
-        let encoded = if options.headers.is_empty() {
-            let MessageOptions { key, reply_to, correlation, .. } = *options;
-            let options = Options { key, reply_to, correlation, ..Options::default() };
-            encode_message_head(&header, &options, payload.len(), &mut self.head)
-        } else {
-            self.encode_with_headers(&header, options, payload.len())
-        };
+        let encoded = self.encode_head(&header, options, payload.len());
         encoded.map_err(|error| PublishError::BadOptions(error.to_string()))
     }
 
-    fn encode_with_headers(
+    fn encode_head(
         &mut self,
         header: &MessageHeader,
         options: &MessageOptions<'_>,
         payload_bytes: usize,
     ) -> Result<(), FrameError> {
-        let headers = encode_headers(options.headers)?;
-        let MessageOptions { key, reply_to, correlation, .. } = *options;
-        let headers = Some(Headers::parse(&headers)?);
+        let MessageOptions { key, headers, reply_to, correlation } = *options;
+        let encoded = if headers.is_empty() { None } else { Some(encode_headers(headers)?) };
+        let headers = encoded.as_deref().map(Headers::parse).transpose()?;
         let options = Options { key, reply_to, correlation, headers, ..Options::default() };
         encode_message_head(header, &options, payload_bytes, &mut self.head)
     }
@@ -447,18 +442,7 @@ impl Publisher {
         match &self.out {
             Out::Local { local, topic, source } => {
                 local.publishers.fetch_sub(1, Ordering::Relaxed);
-                if topic.meta.is_fast() && self.published > 0 {
-                    let header = MessageHeader {
-                        topic: topic.meta.id,
-                        source: *source,
-                        seq: self.published,
-                        time_us: 0,
-                    };
-                    if topic.ring.append(&[&encode_end(&header)], |_, _| ()).is_err() {
-                        Drops::add(&topic.drops.queue_full, 1);
-                    }
-                }
-                topic.close_source();
+                topic.close_source(*source, self.published);
                 None
             }
             Out::Remote { client, publisher } => Some(client.close_publisher(publisher)),

@@ -18,7 +18,7 @@ use crate::request::{Requests, Responder};
 use crate::server::system;
 use crate::status::{EngineStatus, SessionStatus, TopicStatus};
 use crate::subscription::Subscription;
-use crate::topics::{Topics, client_topic};
+use crate::topics::client_topic;
 use crate::transport::ConnectError;
 
 /// How long the questions about the server itself may take.
@@ -310,19 +310,8 @@ impl Local {
         spec: Option<TopicSpec>,
     ) -> Result<Arc<crate::topics::Topic>, DeclareError> {
         let name = crate::topics::parse_name(topic)?;
-        if let Some(topic) = self.core.topics.by_name(&name) {
-            if let Some(spec) = spec {
-                Topics::agree(&topic, &spec)?;
-            }
-            return Ok(topic);
-        }
-        if name.is_reserved() {
-            return Err(DeclareError::Reserved { topic: name.to_string() });
-        }
-        if !self.core.config.declare_on_use {
-            return Err(DeclareError::Denied { topic: name.to_string() });
-        }
-        self.core.topics.declare(&name, spec.unwrap_or_else(TopicSpec::reliable), &self.declared_by())
+        let may_declare = self.core.config.declare_on_use;
+        self.core.topics.find_or_declare(&name, spec, may_declare, || self.declared_by())
     }
 }
 

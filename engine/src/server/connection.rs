@@ -23,7 +23,7 @@ use crate::error::DeclareError;
 use crate::link::{Closing, Link, Peer, Piece, liveness};
 use crate::lock::lock;
 use crate::topics::ingest::{Ingest, Outcome, Taken};
-use crate::topics::{Topic, Topics, Watch, client_topic, parse_name};
+use crate::topics::{Topic, Watch, client_topic, parse_name};
 use crate::transport::{Datagrams, Incoming};
 
 /// Bytes a publisher may have on the way and waiting for room: at least twice the largest frame.
@@ -263,18 +263,8 @@ impl Connection {
 
     /// The topic, made now if the client may and says what it should be.
     fn find_or_declare(&self, name: &TopicName, spec: Option<TopicSpec>) -> Result<Arc<Topic>, DeclareError> {
-        if let Some(topic) = self.core.topics.by_name(name) {
-            if let Some(spec) = spec {
-                Topics::agree(&topic, &spec)?;
-            }
-            return Ok(topic);
-        }
-        if !self.core.config.declare_on_use {
-            return Err(DeclareError::Denied { topic: name.to_string() });
-        }
-        let session = self.session();
-        let declared_by = format!("client {:?} at {}", session.client, self.peer);
-        self.core.topics.declare(name, spec.unwrap_or_else(TopicSpec::reliable), &declared_by)
+        let declared_by = || format!("client {:?} at {}", self.session().client, self.peer);
+        self.core.topics.find_or_declare(name, spec, self.core.config.declare_on_use, declared_by)
     }
 
     fn open_publisher(&self, link: &Arc<Link>, open: &OpenPublisher) -> Result<(), DeclareError> {

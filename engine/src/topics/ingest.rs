@@ -7,10 +7,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use twinlane_proto::control::{Acked, Refused};
-use twinlane_proto::frame::{
-    MESSAGE_HEADER_BYTES, MessageRef, encode_end, stamp_seq, stamp_source, stamp_topic,
-};
-use twinlane_proto::{Code, Level, frame::MessageHeader};
+use twinlane_proto::frame::{MESSAGE_HEADER_BYTES, MessageRef, stamp_seq, stamp_source, stamp_topic};
+use twinlane_proto::{Code, Level};
 use twinlane_ring::AppendError;
 
 use super::{Drops, Topic};
@@ -20,6 +18,8 @@ use crate::seq_window::{Seen, SeqWindow};
 /// Answers kept for a publisher that did not hear them: more than one can have outstanding runs.
 const ANSWERS_MAX: usize = 65_536;
 
+/// The level every ack has until topics can be durable.
+pub(crate) const LEVEL: Level = Level::Memory;
 /// Seqs above this are nonsense; sums with them would overflow.
 const SEQ_MAX: u64 = 1 << 62;
 
@@ -131,6 +131,7 @@ impl Ingest {
 
     /// The outcomes of the messages after `seq`, for a publisher that may not have heard them. Forgets older ones.
     pub(crate) fn outcomes_after(&self, seq: u64) -> Vec<Outcome> {
+        let seq = seq.min(SEQ_MAX);
         let mut state = lock(&self.state);
         while state.answers.front().is_some_and(|answer| answer.first_seq + answer.count <= seq + 1) {
             state.answers.pop_front();
@@ -201,21 +202,14 @@ impl Ingest {
         taken
     }
 
-    /// The publisher closed the stream after `last_seq`. Subscribers of a fast topic hear of the tail.
+    /// The publisher closed the stream after `last_seq`.
     pub(crate) fn end(&self, last_seq: u64) {
         let mut state = lock(&self.state);
         if std::mem::replace(&mut state.ended, true) {
             return;
         }
         let last_seq = last_seq.min(SEQ_MAX).saturating_sub(self.seq_base);
-        if self.topic.meta.is_fast() && last_seq > 0 {
-            let (topic, source) = (self.topic.meta.id, self.source);
-            let frame = encode_end(&MessageHeader { topic, source, seq: last_seq, time_us: 0 });
-            if self.topic.ring.append(&[&frame], |_, _| ()).is_err() {
-                Drops::add(&self.topic.drops.queue_full, 1);
-            }
-        }
-        self.topic.close_source();
+        self.topic.close_source(self.source, last_seq);
     }
 
     /// Stores all of a run, or as much as there is room for; the rest waits.
@@ -339,7 +333,7 @@ impl Ingest {
             first_seq: answer.first_seq,
             count: answer.count as u32,
             first_offset: answer.first_offset,
-            level: Level::Memory,
+            level: LEVEL,
         })
     }
 }

@@ -109,9 +109,25 @@ impl Topics {
         lock(&self.state).by_id.get(&id).cloned()
     }
 
-    /// Checks that an existing topic is what `spec` asks for.
-    pub(crate) fn agree(topic: &Topic, spec: &TopicSpec) -> Result<(), DeclareError> {
-        agree(topic, spec)
+    /// The topic that a client names by using it: what it is must agree with `spec`; if it does not exist it is
+    /// declared so, or as reliable, where that is permitted.
+    pub(crate) fn find_or_declare(
+        &self,
+        name: &TopicName,
+        spec: Option<TopicSpec>,
+        may_declare: bool,
+        declared_by: impl FnOnce() -> String,
+    ) -> Result<Arc<Topic>, DeclareError> {
+        if let Some(topic) = self.by_name(name) {
+            return spec.map_or(Ok(()), |spec| agree(&topic, &spec)).map(|()| topic);
+        }
+        if name.is_reserved() {
+            return Err(DeclareError::Reserved { topic: name.to_string() });
+        }
+        if !may_declare {
+            return Err(DeclareError::Denied { topic: name.to_string() });
+        }
+        self.declare(name, spec.unwrap_or_else(TopicSpec::reliable), &declared_by())
     }
 
     /// Calls `found` for every topic that matches now (before this returns) and for each one that will

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Waker};
 
-use twinlane_proto::frame::MESSAGE_HEADER_BYTES;
+use twinlane_proto::frame::{MESSAGE_HEADER_BYTES, MessageHeader, encode_end};
 use twinlane_proto::limits::OPTIONS_BYTES_MAX;
 use twinlane_proto::{Channel, GapCause, Outcome, SlowPolicy, Start, TopicName, TopicSpec};
 use twinlane_ring::{Cursor, Gating, Ring, RingConfig, Start as RingStart};
@@ -55,7 +55,7 @@ impl Drops {
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     pub(crate) session: String,
-    pub(crate) over: Mutex<&'static str>,
+    pub(crate) over: &'static str,
     pub(crate) slow: SlowPolicy,
     pub(crate) position: AtomicU64,
     /// What keeps publishers from overwriting what this subscriber has not read.
@@ -106,8 +106,15 @@ impl Topic {
         self.next_source.fetch_add(1, Ordering::AcqRel)
     }
 
-    pub(crate) fn close_source(&self) {
+    /// A publisher stream ended after `last_seq`. Subscribers of a fast topic hear of the tail.
+    pub(crate) fn close_source(&self, source: u32, last_seq: u64) {
         self.publishers.fetch_sub(1, Ordering::Relaxed);
+        if self.meta.is_fast() && last_seq > 0 {
+            let end = encode_end(&MessageHeader { topic: self.meta.id, source, seq: last_seq, time_us: 0 });
+            if self.ring.append(&[&end], |_, _| ()).is_err() {
+                Drops::add(&self.drops.queue_full, 1);
+            }
+        }
     }
 
     /// A cursor at `start`, with how that start was met. `resume`: an earlier life of this subscription got
@@ -137,7 +144,7 @@ impl Topic {
         let cursor = self.ring.cursor(RingStart::Offset(offset), gating);
         let subscriber = Arc::new(Subscriber {
             session: session.to_owned(),
-            over: Mutex::new(over),
+            over,
             slow,
             position: AtomicU64::new(cursor.position()),
             gate: cursor.gate(),
@@ -190,8 +197,7 @@ impl Topic {
     /// Whether a remote subscriber of a reliable topic was not sent everything yet.
     pub(crate) fn has_remote_lag(&self) -> bool {
         let next = self.ring.next();
-        let is_behind =
-            |one: &Subscriber| one.position.load(Ordering::Relaxed) < next && *lock(&one.over) != "local";
+        let is_behind = |one: &Subscriber| one.position.load(Ordering::Relaxed) < next && one.over != "local";
         !self.meta.is_fast()
             && lock(&self.subscribers).iter().filter_map(Weak::upgrade).any(|one| is_behind(&one))
     }
@@ -251,7 +257,7 @@ impl Subscriber {
         };
         SubscriberRow {
             session: self.session.clone(),
-            over: (*lock(&self.over)).to_owned(),
+            over: self.over.to_owned(),
             position,
             lag: next.saturating_sub(position),
             policy: policy.to_owned(),
