@@ -403,7 +403,7 @@ impl Batch {
                     return None;
                 }
                 let frame = Frames::new(&bytes[at.byte..]).next()?;
-                let offset = first + at.index as u64;
+                let offset = first.saturating_add(at.index as u64);
                 at.index += 1;
                 at.byte += frame.frame_bytes();
                 Some(DeliveryRef::Message(MessageView { topic, offset, frame }))
@@ -437,7 +437,11 @@ impl Batch {
                     (bytes, 0) => bytes,
                     (bytes, from) => RunBytes::Own(Bytes::copy_from_slice(&bytes[from..])),
                 };
-                Content::Whole { first: first + at.index as u64, messages: messages - at.index, bytes }
+                Content::Whole {
+                    first: first.saturating_add(at.index as u64),
+                    messages: messages - at.index,
+                    bytes,
+                }
             }
             Content::Picked { bytes, mut entries } if at.index < entries.len() => {
                 entries.drain(..at.index);

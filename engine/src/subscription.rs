@@ -309,7 +309,7 @@ impl Subscription {
 /// How many messages before the first one to come are no longer kept.
 fn gone(next_offset: u64, outcome: Outcome, again: bool) -> u64 {
     match outcome {
-        Outcome::Gap(missed) => missed,
+        Outcome::Gap(missed) => missed.min(next_offset),
         // The topic began anew while this subscription was away: it wanted all of the new epoch.
         Outcome::Fresh if again => next_offset,
         Outcome::Fresh | Outcome::Resumed => 0,
@@ -354,6 +354,7 @@ mod tests {
         );
         assert_eq!(gone(40, Outcome::Fresh, false), 0, "a first subscription begins where it asked to");
         assert_eq!(gone(40, Outcome::Gap(3), true), 3);
+        assert_eq!(gone(40, Outcome::Gap(u64::MAX), true), 40, "there were no more");
         assert_eq!(gone(40, Outcome::Resumed, true), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! Watches the order of what one subscription receives from one topic: finds holes, late copies and repeats.
 //!
 //! It sees every run once, hands it through untouched when all is regular, and picks it apart otherwise.
-//! It neither waits nor reorders.
+//! It neither waits nor reorders. Sums saturate: the numbers come from a server, which may say anything.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -135,7 +135,7 @@ impl Tracker {
             found.gap(gap, bytes, first);
         }
         for (index, frame) in Frames::new(bytes).enumerate() {
-            let offset = first + index as u64;
+            let offset = first.saturating_add(index as u64);
             if offset < self.next_offset {
                 stats.discarded += 1;
                 found.skip(bytes, first);
@@ -143,13 +143,13 @@ impl Tracker {
                 found.message(&frame, offset);
             }
         }
-        self.next_offset = self.next_offset.max(first + found.index as u64);
+        self.next_offset = self.next_offset.max(first.saturating_add(found.index as u64));
     }
 
     fn examine_fast(&mut self, first: u64, bytes: &[u8], found: &mut Found, stats: &mut SubscriptionStats) {
         let unordered = self.topic.is_unordered();
         for (index, frame) in Frames::new(bytes).enumerate() {
-            let offset = first + index as u64;
+            let offset = first.saturating_add(index as u64);
             let (source, seq) = (frame.header().source, frame.header().seq);
             if frame.is_end() {
                 let gap = self.end_gap(source, seq, stats);
@@ -185,7 +185,7 @@ impl Tracker {
                             continue;
                         }
                         Seen::New { lost } if unordered => {
-                            stats.lost += lost;
+                            stats.lost = stats.lost.saturating_add(lost);
                             found.message(&frame, offset);
                             continue;
                         }
@@ -193,7 +193,7 @@ impl Tracker {
                     }
                 }
             };
-            if seq > newest + 1 {
+            if newest.saturating_add(1) < seq {
                 let missing = Missing::Seqs { source, from: newest + 1, to: seq };
                 let gap = self.gap(self.hole_cause, missing);
                 count(stats, &gap);
@@ -212,10 +212,10 @@ impl Tracker {
         }
         self.ended.push_back(source);
         if self.topic.is_unordered() {
-            stats.lost += window.finish(last_seq);
+            stats.lost = stats.lost.saturating_add(window.finish(last_seq));
             return None;
         }
-        let (from, to) = (window.newest() + 1, last_seq + 1);
+        let (from, to) = (window.newest().saturating_add(1), last_seq.saturating_add(1));
         (from < to).then(|| {
             let gap = self.gap(self.hole_cause, Missing::Seqs { source, from, to });
             count(stats, &gap);
@@ -283,7 +283,8 @@ impl Found {
                 .enumerate()
                 .map(|(index, frame)| {
                     let frame_bytes = frame.frame_bytes() as u32;
-                    let entry = Entry::Message { at, frame_bytes, offset: first + index as u64 };
+                    let entry =
+                        Entry::Message { at, frame_bytes, offset: first.saturating_add(index as u64) };
                     at += frame_bytes;
                     entry
                 })
@@ -301,7 +302,7 @@ fn count(stats: &mut SubscriptionStats, gap: &Gap) {
         GapCause::Retention | GapCause::Purge | GapCause::Permission => &mut stats.not_retained,
         _ => &mut stats.lost,
     };
-    *counter += gap.count();
+    *counter = counter.saturating_add(gap.count());
 }
 
 #[cfg(test)]
@@ -376,6 +377,20 @@ mod tests {
         );
         assert_eq!(seen(tracker.run(6, run_of(&[(1, 7)]), &mut stats).as_ref()), (vec![7], vec![(4, 6)]));
         assert_eq!((stats.delivered, stats.lost, stats.discarded), (5, 2, 2));
+    }
+
+    #[test]
+    fn a_servers_numbers_at_their_edges_are_counted_and_break_nothing() {
+        const EDGE: u64 = u64::MAX;
+        for spec in [TopicSpec::fast(), TopicSpec::fast().with_mode(Mode::Unordered), TopicSpec::reliable()] {
+            let (mut tracker, mut stats) = (tracker(spec), SubscriptionStats::default());
+            tracker.run(EDGE, run_of(&[(1, 1), (1, EDGE), (1, EDGE)]), &mut stats);
+            tracker.skipped(0, EDGE, GapCause::Retention, &mut stats);
+            tracker.skipped(EDGE, 0, GapCause::Lost, &mut stats);
+            tracker.stream_end(1, EDGE, &mut stats);
+            tracker.stream_end(2, EDGE, &mut stats);
+            assert!(stats.delivered >= 1, "{stats:?}");
+        }
     }
 
     #[test]

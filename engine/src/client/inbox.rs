@@ -196,7 +196,7 @@ impl State {
         let Some(oldest) = oldest else { return false };
         self.fast_bytes -= self.queue[oldest].fast_bytes();
         let Incoming::Run { topic, first, frames, .. } = &self.queue[oldest] else { return false };
-        let (topic, from, to) = (Arc::clone(topic), *first, first + *frames as u64);
+        let (topic, from, to) = (Arc::clone(topic), *first, first.saturating_add(*frames as u64));
         let cause = GapCause::DroppedSlow;
         match oldest.checked_sub(1).map(|before| &mut self.queue[before]) {
             // Notes grow; they do not pile up.

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, oneshot};
+use twinlane_proto::Code;
 use twinlane_proto::control::{Acked, PublisherOpened, Refused, TopicRef};
-use twinlane_proto::{Code, Level};
 use twinlane_ring::{Cursor, Gating, Ring, Start};
 
 use super::AskedOn;
@@ -27,6 +27,7 @@ pub(crate) struct RemotePublisher {
     pub(crate) named: TopicRef,
     pub(crate) ring: Ring,
     pub(crate) frame_bytes_max: usize,
+    is_fast: bool,
     /// The topic as the server described it last.
     pub(crate) topic: Mutex<Arc<TopicMeta>>,
     state: Mutex<State>,
@@ -85,6 +86,7 @@ impl RemotePublisher {
             named,
             ring,
             frame_bytes_max,
+            is_fast: topic.is_fast(),
             topic: Mutex::new(topic),
             state: Mutex::new(state),
             sent: AtomicU64::new(0),
@@ -95,7 +97,7 @@ impl RemotePublisher {
     }
 
     pub(crate) fn is_fast(&self) -> bool {
-        lock(&self.topic).is_fast()
+        self.is_fast
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -123,14 +125,11 @@ impl RemotePublisher {
     pub(crate) fn give_up_unanswered(&self) {
         let last_seq = self.ring.next();
         let mut state = lock(&self.state);
-        for waiter in state.waiters.drain(..).collect::<Vec<_>>() {
-            let _ = waiter.answer.send(Err(PublishError::Unknown { seq: waiter.seq }));
-        }
         if state.answered_seq < last_seq {
             let seq = state.answered_seq + 1;
             state.bad_outcome.get_or_insert(PublishError::Unknown { seq });
         }
-        state.answer_through(last_seq);
+        state.answer(last_seq, |seq| Err(PublishError::Unknown { seq }));
         drop(state);
         self.progress.notify_waiters();
     }
@@ -169,15 +168,16 @@ impl RemotePublisher {
     }
 
     pub(crate) fn acked(&self, acked: &Acked) {
-        let last_seq = acked.first_seq + u64::from(acked.count).max(1) - 1;
+        let last_seq = last_of(acked.first_seq, acked.count);
         let epoch = self.epoch();
         let mut state = lock(&self.state);
+        let offset_of = |seq: u64| acked.first_offset.saturating_add(seq.saturating_sub(acked.first_seq));
         if last_seq > state.answered_seq {
-            state.acked += last_seq - state.answered_seq.max(acked.first_seq - 1);
-            state.last_offset = Some(acked.first_offset + (last_seq - acked.first_seq));
+            state.acked += state.unanswered_of(acked.first_seq, last_seq);
+            state.last_offset = Some(offset_of(last_seq));
         }
         state.answer(last_seq, |seq| {
-            let offset = acked.first_offset + seq.saturating_sub(acked.first_seq);
+            let offset = offset_of(seq);
             Ok(Ack { seq, offset: Some(offset), epoch, level: Some(acked.level) })
         });
         drop(state);
@@ -185,10 +185,10 @@ impl RemotePublisher {
     }
 
     pub(crate) fn refused(&self, refused: &Refused) {
-        let last_seq = refused.first_seq + u64::from(refused.count).max(1) - 1;
+        let last_seq = last_of(refused.first_seq, refused.count);
         let mut state = lock(&self.state);
         if last_seq > state.answered_seq {
-            state.refused += last_seq - state.answered_seq.max(refused.first_seq - 1);
+            state.refused += state.unanswered_of(refused.first_seq, last_seq);
             state
                 .bad_outcome
                 .get_or_insert(PublishError::Refused { seq: refused.first_seq, code: refused.code });
@@ -212,11 +212,7 @@ impl RemotePublisher {
     pub(crate) fn progress(&self) -> Progress {
         let state = lock(&self.state);
         Progress {
-            answered_seq: if state.unanswered.is_some() {
-                state.answered_seq
-            } else {
-                self.sent.load(Ordering::Acquire)
-            },
+            answered_seq: if self.is_fast { self.sent.load(Ordering::Acquire) } else { state.answered_seq },
             acked: state.acked,
             refused: state.refused,
             last_offset: state.last_offset,
@@ -241,7 +237,17 @@ impl RemotePublisher {
     }
 }
 
+/// The seq of the last of `count` messages from `first_seq`, whatever a server says these are.
+fn last_of(first_seq: u64, count: u32) -> u64 {
+    first_seq.saturating_add(u64::from(count.saturating_sub(1)))
+}
+
 impl State {
+    /// How many of the messages from `first_seq` to `last_seq` have no outcome yet.
+    fn unanswered_of(&self, first_seq: u64, last_seq: u64) -> u64 {
+        last_seq.saturating_sub(self.answered_seq.max(first_seq.saturating_sub(1)))
+    }
+
     fn answer(&mut self, last_seq: u64, outcome: impl Fn(u64) -> Result<Ack, PublishError>) {
         while self.waiters.front().is_some_and(|waiter| waiter.seq <= last_seq) {
             let Some(waiter) = self.waiters.pop_front() else { break };
@@ -266,7 +272,7 @@ impl State {
 impl OutletOwner for RemotePublisher {
     fn sent(&self, position: u64) {
         self.sent.fetch_max(position, Ordering::AcqRel);
-        if lock(&self.state).unanswered.is_none() {
+        if self.is_fast {
             self.progress.notify_waiters();
         }
     }
@@ -280,6 +286,3 @@ impl OutletOwner for RemotePublisher {
 
     fn closed(&self, _link: &Arc<Link>) {}
 }
-
-/// The level every ack has until topics can be durable.
-pub(crate) const LEVEL: Level = Level::Memory;
