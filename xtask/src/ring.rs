@@ -27,7 +27,7 @@ struct Witness {
     test: &'static str,
 }
 
-const MUTANTS: [Mutant; 9] = [
+const MUTANTS: [Mutant; 10] = [
     Mutant {
         name: "relaxed_commit",
         fault: "commit words are stored without release",
@@ -83,6 +83,14 @@ const MUTANTS: [Mutant; 9] = [
         witness: Witness {
             file: "loom",
             test: "a_producer_waiting_for_a_held_run_is_woken_when_it_is_dropped",
+        },
+    },
+    Mutant {
+        name: "stored_twice",
+        fault: "an appender that met a full ring keeps what it stored",
+        witness: Witness {
+            file: "appender",
+            test: "frames_that_find_no_room_stay_gathered_and_are_stored_once_when_there_is_some",
         },
     },
 ];

@@ -40,6 +40,8 @@ struct Shape {
     halted: AtomicBool,
     limits: Limits,
     live_max: usize,
+    /// What gated cursors have passed is reused before more memory is.
+    is_queue: bool,
     segments: Box<[AtomicPtr<Segment>]>,
 }
 
@@ -70,7 +72,7 @@ impl Rotation {
 }
 
 impl Core {
-    pub(crate) fn new(config: &RingConfig) -> Self {
+    pub(crate) fn new(config: &RingConfig, is_queue: bool) -> Self {
         let segments = config.segments + config.spare_segments;
         Self {
             tail: OwnLine(AtomicU64::new(Tail::UNBORN.0)),
@@ -81,6 +83,7 @@ impl Core {
                 halted: AtomicBool::new(true),
                 limits: Limits { bytes: config.segment_bytes as u32, frames: config.segment_frames as u32 },
                 live_max: config.segments,
+                is_queue,
                 segments: (0..segments).map(|_| AtomicPtr::new(std::ptr::null_mut())).collect(),
             }),
         }
@@ -218,6 +221,14 @@ impl Core {
 
     /// A segment nobody uses; the oldest live one leaves the ring if it must. `Err(is_passing)`: none.
     fn take_segment(&self, directory: &mut Directory) -> Result<usize, bool> {
+        let is_passed = !directory.gates.is_empty() && directory.is_oldest_passed();
+        if self.shape.0.is_queue
+            && is_passed
+            && 2 <= directory.live.len()
+            && let Some(oldest) = self.reuse_oldest(directory)
+        {
+            return Ok(oldest);
+        }
         loop {
             if directory.live.len() < self.shape.0.live_max {
                 if let Some(id) = self.spare_segment(directory) {
@@ -227,8 +238,7 @@ impl Core {
                 return Err(false);
             } else {
                 let oldest = directory.live[0].segment;
-                if self.segment(oldest).is_settled() && self.segment(oldest).retire_if_free() {
-                    directory.live.pop_front();
+                if let Some(oldest) = self.reuse_oldest(directory) {
                     return Ok(oldest);
                 }
                 if let Some(spare) = self.spare_segment(directory) {
@@ -242,6 +252,16 @@ impl Core {
                 return Err(is_passing);
             }
         }
+    }
+
+    /// Takes the oldest segment out of the ring, unless somebody still holds it.
+    fn reuse_oldest(&self, directory: &mut Directory) -> Option<usize> {
+        let oldest = directory.live.front()?.segment;
+        let is_free = self.segment(oldest).is_settled() && self.segment(oldest).retire_if_free();
+        is_free.then(|| {
+            directory.live.pop_front();
+            oldest
+        })
     }
 
     /// A retired segment that became free, or one never used so far.

@@ -46,7 +46,9 @@ impl Segment {
     }
 
     pub(crate) fn memory_bytes(limits: Limits) -> usize {
-        size_of::<Self>() + limits.bytes as usize + (limits.frames as usize + 1) * size_of::<AtomicU32>()
+        size_of::<Self>()
+            + Buffer::memory_bytes(limits.bytes as usize)
+            + (limits.frames as usize + 1) * size_of::<AtomicU32>()
     }
 
     /// Starts a new use. The caller is alone: nobody holds it, every claim of the last use is

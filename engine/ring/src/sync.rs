@@ -68,16 +68,24 @@ mod primitives {
 
 pub(crate) use primitives::*;
 
+/// Bytes that processors move between them at once.
+const LINE_BYTES: usize = 64;
+
 /// Puts its content on cache lines of its own.
 #[repr(align(64))]
 pub(crate) struct OwnLine<T>(pub(crate) T);
+
+type Line = OwnLine<UnsafeCell<[MaybeUninit<u8>; LINE_BYTES]>>;
 
 /// A fixed run of bytes shared between threads, never zeroed.
 ///
 /// It hands out raw pointers; who may touch which range when is the caller's proof. Under loom every
 /// announced access is checked against all others.
+///
+/// It starts on a cache line: frames as large as a line then share none with their neighbours.
 pub(crate) struct Buffer {
-    bytes: Box<[UnsafeCell<MaybeUninit<u8>>]>,
+    lines: Box<[Line]>,
+    length_bytes: usize,
     #[cfg(loom)]
     shadow: Box<[loom::cell::UnsafeCell<()>]>,
 }
@@ -88,22 +96,29 @@ unsafe impl Sync for Buffer {}
 
 impl Buffer {
     pub(crate) fn new(length_bytes: usize) -> Self {
-        let bytes = Box::new_uninit_slice(length_bytes);
-        // SAFETY: `MaybeUninit<u8>` (in its transparent cell) is valid without initialisation.
-        let bytes = unsafe { bytes.assume_init() };
+        let lines = Box::new_uninit_slice(length_bytes.div_ceil(LINE_BYTES));
+        // SAFETY: arrays of `MaybeUninit<u8>` (in their transparent cells) are valid without initialisation.
+        let lines = unsafe { lines.assume_init() };
         Self {
-            bytes,
+            lines,
+            length_bytes,
             #[cfg(loom)]
             shadow: (0..length_bytes).map(|_| loom::cell::UnsafeCell::new(())).collect(),
         }
     }
 
+    /// What a buffer of this length takes.
+    pub(crate) fn memory_bytes(length_bytes: usize) -> usize {
+        length_bytes.next_multiple_of(LINE_BYTES)
+    }
+
     /// Address of byte `at`; `at` may be the length.
     #[inline]
     pub(crate) fn pointer(&self, at: usize) -> *mut u8 {
-        debug_assert!(at <= self.bytes.len(), "byte {at} of a {}-byte buffer", self.bytes.len());
-        // `wrapping_add` keeps this safe; whoever dereferences has checked the range.
-        UnsafeCell::raw_get(self.bytes.as_ptr()).cast::<u8>().wrapping_add(at)
+        debug_assert!(at <= self.length_bytes, "byte {at} of a {}-byte buffer", self.length_bytes);
+        // Of all lines, not of the first. `wrapping_add` keeps this safe; whoever dereferences has checked the
+        // range.
+        self.lines.as_ptr().cast_mut().cast::<u8>().wrapping_add(at)
     }
 
     /// Announces that the caller writes `range` now.

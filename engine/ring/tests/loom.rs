@@ -356,3 +356,73 @@ fn close_wakes_a_producer_waiting_for_room() {
         producer.join().expect("no panic");
     });
 }
+
+#[test]
+fn a_gathered_run_is_whole_beside_another_producer() {
+    check(4, || {
+        let ring = ring(3, 2, 0);
+        let mut cursor = ring.cursor(Start::Oldest, Gating::Lossy);
+        let mut appender = ring.appender();
+        let producer = thread::spawn(move || {
+            for value in [1, 2] {
+                appender.append(&[&[value, value]]).expect("it is only gathered");
+            }
+            appender.flush().expect("room");
+        });
+        let mine = append(&ring, 3).expect("room");
+        let mut seen = values(&mut cursor);
+        producer.join().expect("no panic");
+        seen.extend(values(&mut cursor));
+        assert_eq!(seen, if mine == 0 { [3, 1, 2] } else { [1, 2, 3] });
+    });
+}
+
+#[test]
+fn a_parked_reader_is_woken_by_a_flush_across_segments() {
+    check(3, || {
+        let ring = ring(2, 3, 0);
+        append(&ring, 0).expect("room");
+        let mut cursor = ring.cursor(Start::Next, Gating::Lossy);
+        let mut appender = ring.appender();
+        let producer = thread::spawn(move || {
+            for value in [1, 2] {
+                appender.append(&[&[value, value]]).expect("it is only gathered");
+            }
+            appender.flush().expect("room");
+            appender
+        });
+        let mut seen = Vec::new();
+        while seen.len() < 2 {
+            assert!(cursor.park_readable(FOREVER));
+            seen.extend(values(&mut cursor));
+        }
+        assert_eq!(seen, [1, 2]);
+        drop(producer.join().expect("no panic"));
+    });
+}
+
+#[test]
+fn a_gathered_run_that_meets_a_full_ring_is_stored_once_after_a_gated_reader_moved() {
+    check(3, || {
+        let ring = ring(1, 2, 0);
+        let mut cursor = ring.cursor(Start::Oldest, Gating::Gated);
+        let mut appender = ring.appender();
+        for value in 0..3 {
+            appender.append(&[&[value, value]]).expect("it is only gathered");
+        }
+        assert_eq!(appender.flush(), Err(AppendError::Full));
+        let producer = thread::spawn(move || {
+            while appender.flush() == Err(AppendError::Full) {
+                block_on(appender.ring().room());
+            }
+            appender
+        });
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            assert!(cursor.park_readable(FOREVER));
+            seen.extend(values(&mut cursor));
+        }
+        assert_eq!(seen, [0, 1, 2]);
+        drop(producer.join().expect("no panic"));
+    });
+}
