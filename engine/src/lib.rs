@@ -32,6 +32,7 @@ mod cursors;
 mod engine;
 mod error;
 mod events;
+mod heads;
 mod incoming;
 mod link;
 mod local_source;

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use twinlane_proto::control::TopicRef;
-use twinlane_proto::frame::{
-    FrameError, Headers, MessageHeader, Options, ReplyTo, encode_headers, encode_message_head,
-};
+use twinlane_proto::frame::ReplyTo;
 use twinlane_proto::{Channel, Level, TopicName, TopicSpec};
 use twinlane_ring::{AppendError, Ring};
 
@@ -16,6 +14,7 @@ use crate::client::Client;
 use crate::client::outgoing::RemotePublisher;
 use crate::config::PublisherOptions;
 use crate::error::{OpenError, PublishError, TryPublishError};
+use crate::heads::Heads;
 use crate::session::{Local, Reach};
 use crate::topics::Topic;
 use crate::topics::ingest::LEVEL;
@@ -35,8 +34,7 @@ pub struct Publisher {
     /// Messages published so far: the next one has this seq plus one.
     published: u64,
     outcome_timeout: Duration,
-    /// Reused for frame heads.
-    head: Vec<u8>,
+    heads: Heads,
     closed: bool,
 }
 
@@ -110,6 +108,12 @@ impl<'a> MessageOptions<'a> {
         self.headers = headers;
         self
     }
+
+    #[inline]
+    pub(crate) fn is_none(&self) -> bool {
+        let Self { key, headers, reply_to, correlation } = self;
+        key.is_none() && headers.is_empty() && reply_to.is_none() && correlation.is_none()
+    }
 }
 
 impl Publisher {
@@ -160,7 +164,7 @@ impl Publisher {
     }
 
     fn new(out: Out, name: TopicName, spec: TopicSpec, outcome_timeout: Duration) -> Self {
-        Self { out, name, spec, published: 0, outcome_timeout, head: Vec::with_capacity(64), closed: false }
+        Self { out, name, spec, published: 0, outcome_timeout, heads: Heads::new(), closed: false }
     }
 
     /// The topic.
@@ -247,6 +251,10 @@ impl Publisher {
     /// As [`Self::publish`], of this message or of an earlier one that nobody waited for.
     pub async fn send(&mut self, payload: &[u8]) -> Result<u64, PublishError> {
         self.prepare(payload, &MessageOptions::default())?;
+        if self.append(payload).is_ok() {
+            self.published += 1;
+            return Ok(self.published);
+        }
         let (seq, _) = self.queue(payload, false).await?;
         Ok(seq)
     }
@@ -320,6 +328,7 @@ impl Publisher {
     }
 
     /// Checks the message and encodes its head.
+    #[inline]
     fn prepare(&mut self, payload: &[u8], options: &MessageOptions<'_>) -> Result<(), PublishError> {
         let limit = self.spec.payload_bytes_max as usize;
         if payload.len() > limit {
@@ -330,29 +339,18 @@ impl Publisher {
             // The server knows.
             Out::Remote { .. } => (0, 0),
         };
-        let header = MessageHeader { topic, source, seq: self.published + 1, time_us: now_us() };
-        self.head.clear();
-        let encoded = self.encode_head(&header, options, payload.len());
+        let place = (topic, source, self.published + 1);
+        let is_awaited = self.ring().is_awaited();
+        let encoded = self.heads.encode(place, options, payload.len(), is_awaited);
         encoded.map_err(|error| PublishError::BadOptions(error.to_string()))
     }
 
-    fn encode_head(
-        &mut self,
-        header: &MessageHeader,
-        options: &MessageOptions<'_>,
-        payload_bytes: usize,
-    ) -> Result<(), FrameError> {
-        let MessageOptions { key, headers, reply_to, correlation } = *options;
-        let encoded = if headers.is_empty() { None } else { Some(encode_headers(headers)?) };
-        let headers = encoded.as_deref().map(Headers::parse).transpose()?;
-        let options = Options { key, reply_to, correlation, headers, ..Options::default() };
-        encode_message_head(header, &options, payload_bytes, &mut self.head)
-    }
-
+    #[inline]
     fn append(&self, payload: &[u8]) -> Result<u64, AppendError> {
-        self.ring().append(&[&self.head, payload], |_, _| ())
+        self.ring().append(&[self.heads.bytes(), payload], |_, _| ())
     }
 
+    #[inline]
     fn ring(&self) -> &Ring {
         match &self.out {
             Out::Local { topic, .. } => &topic.ring,
@@ -486,8 +484,4 @@ impl std::fmt::Debug for Out {
             Self::Remote { .. } => "Remote",
         })
     }
-}
-
-fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }

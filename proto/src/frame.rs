@@ -23,7 +23,8 @@ pub use error::FrameError;
 pub use headers::{Headers, HeadersIter, encode_headers};
 pub use layout::RunHeader;
 pub use message::{
-    Frames, MessageHeader, MessageRef, encode_end, encode_message_head, stamp_seq, stamp_source, stamp_topic,
+    Frames, MessageHeader, MessageRef, encode_end, encode_message_head, encode_plain_head, stamp_seq,
+    stamp_source, stamp_topic,
 };
 pub use options::{Options, ReplyTo};
 pub use packer::{Packer, Push};

@@ -56,7 +56,11 @@ pub fn encode_message_head(
     out: &mut Vec<u8>,
 ) -> Result<(), FrameError> {
     let flags = options.flags();
-    let options_bytes = if flags == 0 { 0 } else { options.encoded_bytes() };
+    if flags == 0 {
+        out.extend_from_slice(&encode_plain_head(header, payload_bytes)?);
+        return Ok(());
+    }
+    let options_bytes = options.encoded_bytes();
     debug_assert!(options_bytes <= OPTIONS_BYTES_MAX, "checked headers fit the options");
     let frame_bytes = payload_bytes.saturating_add(MESSAGE_HEADER_BYTES + options_bytes);
     if frame_bytes > FRAME_BYTES_CEILING {
@@ -69,10 +73,28 @@ pub fn encode_message_head(
         extra: U16::new(options_bytes as u16),
     };
     out.extend_from_slice(layout(prefix, header).as_bytes());
-    if flags != 0 {
-        options.encode(out);
-    }
+    options.encode(out);
     Ok(())
+}
+
+/// The head of a message without options whose payload of `payload_bytes` bytes follows: what
+/// [`encode_message_head`] appends for it, without the vector.
+///
+/// # Errors
+///
+/// [`FrameError::FrameTooLarge`] above [`FRAME_BYTES_CEILING`].
+#[inline]
+pub fn encode_plain_head(
+    header: &MessageHeader,
+    payload_bytes: usize,
+) -> Result<[u8; MESSAGE_HEADER_BYTES], FrameError> {
+    let frame_bytes = payload_bytes.saturating_add(MESSAGE_HEADER_BYTES);
+    if frame_bytes > FRAME_BYTES_CEILING {
+        return Err(FrameError::FrameTooLarge { frame_bytes, frame_bytes_max: FRAME_BYTES_CEILING });
+    }
+    let frame_bytes = U32::new(frame_bytes as u32);
+    let prefix = Prefix { frame_bytes, kind: KIND_MESSAGE, flags: 0, extra: U16::ZERO };
+    Ok(zerocopy::transmute!(layout(prefix, header)))
 }
 
 /// The frame that says publisher stream `header.source` ended with `header.seq` as its last message.
