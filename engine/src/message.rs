@@ -12,8 +12,9 @@ use twinlane_proto::frame::{Frames, Headers, MessageRef, Options};
 use twinlane_proto::{Channel, GapCause, Mode, Outcome, TopicName, TopicSpec};
 use twinlane_ring::Run;
 
-/// Frames below this are copied out of a batch; larger ones share its memory where that pins no history.
-const COPY_BELOW_BYTES: usize = 1_024;
+/// Frames below this are copied out of a batch; larger ones share its memory where that pins no history: at most
+/// four times their size, because a read shares 128 KiB.
+const COPY_BELOW_BYTES: usize = 32 << 10;
 
 /// What both sides know of a topic once it is bound.
 #[derive(Debug)]
@@ -105,7 +106,8 @@ macro_rules! message_accessors {
             self.parsed().header().seq
         }
 
-        /// When it was published, by the publisher's clock, in microseconds since 1970.
+        /// When it was published, by the publisher's clock, in microseconds since 1970. Messages published in a
+        /// burst may share a reading of that clock, which is then at most one tick of the kernel old (1 to 10 ms).
         #[must_use]
         pub fn time_us(&self) -> u64 {
             self.parsed().header().time_us

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
-use bytes::Bytes;
 use twinlane_proto::control::{Credit, Gap, Position, StreamEnd, Subscribe, TopicBound};
 use twinlane_proto::{Code, Control, GapCause, TopicName};
 
@@ -112,7 +111,7 @@ impl RemoteSubscription {
         self.reader.wake();
     }
 
-    pub(crate) fn frames(&self, link: &Link, piece: &Piece<'_>) -> Result<(), Closing> {
+    pub(crate) fn frames(&self, link: &Link, piece: Piece<'_>) -> Result<(), Closing> {
         let mut state = lock(&self.state);
         // A datagram may overtake the message that says what its topic is.
         let Some(bound) = state.bound.get_mut(&piece.topic) else { return Ok(()) };
@@ -124,13 +123,9 @@ impl RemoteSubscription {
             link.spend_credit(self.lane, piece.bytes.len())?;
         }
         if state.end.is_none() {
-            let bytes = RunBytes::Own(Bytes::copy_from_slice(piece.bytes));
-            state.queue.push_back(Incoming::Run {
-                topic,
-                first: piece.first,
-                frames: piece.ends.len(),
-                bytes,
-            });
+            let (first, frames) = (piece.first, piece.ends.len());
+            let bytes = RunBytes::Own(piece.into_kept());
+            state.queue.push_back(Incoming::Run { topic, first, frames, bytes });
             while state.fast_bytes > self.options.queue_bytes && state.drop_oldest_fast() {}
         }
         drop(state);

@@ -39,7 +39,7 @@ impl Peer for ServerPeer {
 
     fn frames(&self, link: &Arc<Link>, piece: Piece<'_>) -> Result<(), Closing> {
         match self.subscription(piece.lane) {
-            Some(subscription) => subscription.frames(link, &piece),
+            Some(subscription) => subscription.frames(link, piece),
             // Still under way when the subscription was closed.
             None => Ok(()),
         }

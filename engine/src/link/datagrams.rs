@@ -7,12 +7,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use twinlane_proto::control::{Gap, StreamEnd};
-use twinlane_proto::frame::{Decoder, FrameError, Frames, Packer, Push, decode_datagram};
+use twinlane_proto::frame::{Decoder, FrameError, Frames, Item, Packer, Push, decode_datagram};
+use twinlane_proto::session::Input;
 use twinlane_proto::{Code, Control};
 use twinlane_ring::Run;
 
 use super::outlet::{Outlet, Verdict};
-use super::{Closing, Link, reader};
+use super::{Closing, Link, Piece};
 use crate::cursors::{Cursors, Step};
 use crate::transport::{DatagramError, Datagrams, activity};
 
@@ -32,13 +33,26 @@ pub(super) async fn read(link: Arc<Link>, datagrams: Datagrams) {
         let Ok(datagram) = datagram else { break };
         activity();
         if let Err(Bad(closing)) = decode_datagram(&datagram, &mut decoder, |item, ends| {
-            reader::dispatch(&link, item, ends).map_err(Bad)
+            dispatch(&link, &datagram, item, ends).map_err(Bad)
         }) {
             link.close(closing.code, &closing.reason);
             break;
         }
     }
     datagrams.close(0, "");
+}
+
+fn dispatch(link: &Arc<Link>, datagram: &Bytes, item: Item<'_>, ends: &[u32]) -> Result<(), Closing> {
+    match item {
+        Item::Control(frame) => {
+            link.input(Input::Control(frame));
+            Ok(())
+        }
+        Item::Frames { run, first, bytes, .. } => {
+            let bytes = datagram.slice_ref(bytes);
+            link.peer.frames(link, Piece { lane: run.lane, topic: run.topic, first, bytes, ends })
+        }
+    }
 }
 
 struct Bad(Closing);
@@ -78,7 +92,7 @@ struct Writer {
     datagrams: Datagrams,
     cursors: Cursors<Outlet>,
     packer: Packer,
-    /// The frames being packed.
+    /// The frames that wait to be packed.
     turn: Vec<u8>,
 }
 
@@ -154,61 +168,101 @@ impl Writer {
     async fn pack(&mut self, key: u32, run: Run) -> Result<(), DatagramError> {
         let outlet = self.cursors.tag(key).clone();
         let position = run.first_offset() + run.frames() as u64;
-        let first = run.first_offset() + outlet.first_number;
-        // Copied, because sending may wait for a slow peer, who must not pin the topic's memory meanwhile.
-        let mut turn = std::mem::take(&mut self.turn);
-        turn.clear();
-        turn.extend_from_slice(run.bytes());
-        drop(run);
+        let mut rest = Rest { number: run.first_offset() + outlet.first_number, byte: 0 };
         // Grows while the path is probed for larger packets.
         if let Some(datagram_bytes_max) = self.datagrams.datagram_bytes_max() {
             self.packer.set_datagram_bytes_max(datagram_bytes_max);
         }
-        for (number, frame) in (first..).zip(Frames::new(&turn)) {
-            if frame.is_end() {
-                let (source, last_seq) = (frame.header().source, frame.header().seq);
+        if !self.pack_without_waiting(&outlet, run.bytes(), &mut rest)? {
+            // Waiting for a slow peer must not pin the topic's memory.
+            let mut turn = std::mem::take(&mut self.turn);
+            turn.clear();
+            turn.extend_from_slice(&run.bytes()[rest.byte..]);
+            rest.byte = 0;
+            drop(run);
+            self.send_packed().await?;
+            while !self.pack_without_waiting(&outlet, &turn, &mut rest)? {
                 self.send_packed().await?;
-                let end = StreamEnd { subscription: outlet.lane, topic: outlet.topic, source, last_seq };
-                self.link.send(Control::StreamEnd(end));
-            } else {
-                self.pack_frame(&outlet, number, frame.as_bytes()).await?;
             }
+            self.turn = turn;
         }
-        self.turn = turn;
         outlet.owner.sent(position);
         Ok(())
     }
 
-    async fn pack_frame(&mut self, outlet: &Outlet, number: u64, frame: &[u8]) -> Result<(), DatagramError> {
+    /// Packs `run` from `rest` on and sends full datagrams, until QUIC takes no more: then `false`.
+    fn pack_without_waiting(
+        &mut self,
+        outlet: &Outlet,
+        run: &[u8],
+        rest: &mut Rest,
+    ) -> Result<bool, DatagramError> {
         loop {
-            match self.packer.push(outlet.lane, outlet.topic, number, frame) {
-                Push::Packed => return Ok(()),
-                Push::Full => self.send_packed().await?,
+            let (frames, bytes) =
+                self.packer.push_run(outlet.lane, outlet.topic, rest.number, &run[rest.byte..]);
+            rest.pass(frames, bytes);
+            let Some(frame) = Frames::new(&run[rest.byte..]).next() else { return Ok(true) };
+            if frame.is_end() {
+                if !self.try_send_packed()? {
+                    return Ok(false);
+                }
+                let (source, last_seq) = (frame.source(), frame.seq());
+                let end = StreamEnd { subscription: outlet.lane, topic: outlet.topic, source, last_seq };
+                self.link.send(Control::StreamEnd(end));
+                rest.pass(1, frame.frame_bytes());
+                continue;
+            }
+            match self.packer.push(outlet.lane, outlet.topic, rest.number, frame.as_bytes()) {
+                Push::Packed => rest.pass(1, frame.frame_bytes()),
+                Push::Full if self.try_send_packed()? => {}
+                Push::Full => return Ok(false),
                 Push::TooBig => {
                     outlet.owner.too_big();
-                    return Ok(());
+                    rest.pass(1, frame.frame_bytes());
                 }
             }
         }
     }
 
-    async fn send_packed(&mut self) -> Result<(), DatagramError> {
-        let Some(datagram) = self.packer.take() else { return Ok(()) };
+    /// Sends what is packed, if QUIC has room for it now.
+    fn try_send_packed(&mut self) -> Result<bool, DatagramError> {
+        if self.packer.bytes() > self.datagrams.send_space_bytes() {
+            return Ok(false);
+        }
+        let Some(datagram) = self.packer.take() else { return Ok(true) };
         activity();
-        self.send(datagram).await
+        unless_too_large(self.datagrams.send(datagram)).map(|()| true)
     }
 
-    /// Waits while QUIC's buffer is full: that is where congestion control holds us back.
-    async fn send(&self, datagram: Bytes) -> Result<(), DatagramError> {
-        let sent = if datagram.len() <= self.datagrams.send_space_bytes() {
-            self.datagrams.send(datagram)
-        } else {
-            self.datagrams.send_wait(datagram).await
-        };
-        match sent {
-            // The path shrank since it was packed: these messages are lost, as any on the way may be.
-            Err(DatagramError::TooLarge { .. }) => Ok(()),
-            sent => sent,
+    /// Sends what is packed. Waits while QUIC's buffer is full: that is where congestion control holds us back.
+    async fn send_packed(&mut self) -> Result<(), DatagramError> {
+        if self.try_send_packed()? {
+            return Ok(());
         }
+        let Some(datagram) = self.packer.take() else { return Ok(()) };
+        activity();
+        unless_too_large(self.datagrams.send_wait(datagram).await)
+    }
+}
+
+/// How far a run has been packed.
+struct Rest {
+    /// Number of the next frame, and where it begins.
+    number: u64,
+    byte: usize,
+}
+
+impl Rest {
+    fn pass(&mut self, frames: u64, bytes: usize) {
+        self.number += frames;
+        self.byte += bytes;
+    }
+}
+
+/// The path may have shrunk since a datagram was packed: its messages are lost, as any on the way may be.
+fn unless_too_large(sent: Result<(), DatagramError>) -> Result<(), DatagramError> {
+    match sent {
+        Err(DatagramError::TooLarge { .. }) => Ok(()),
+        sent => sent,
     }
 }

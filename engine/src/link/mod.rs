@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
+use bytes::Bytes;
 use tokio::sync::Notify;
 use twinlane_proto::session::{Event, Input, Output};
 use twinlane_proto::{Code, Control, Session};
@@ -39,15 +40,27 @@ const CONTROL_QUEUE_BYTES_MAX: usize = 4 << 20;
 /// How long the last bytes of a closing connection may take.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
+/// Pieces below this are copied to be kept: a sixteenth of the memory that a read shares.
+const SHARED_BYTES_MIN: usize = 8 << 10;
+
 /// A piece of a run that arrived: some of its frames, checked by the decoder.
 pub(crate) struct Piece<'b> {
     pub(crate) lane: u32,
     /// Number of the first frame: its offset (from a server) or seq (from a client).
     pub(crate) first: u64,
     pub(crate) topic: u32,
-    pub(crate) bytes: &'b [u8],
+    /// A part of the memory that was read into.
+    pub(crate) bytes: Bytes,
     /// Ends of the frames within `bytes`.
     pub(crate) ends: &'b [u32],
+}
+
+impl Piece<'_> {
+    /// The frames, to keep: a large piece as it is, a small one copied, so that what waits for a slow reader holds
+    /// little more memory than its own.
+    pub(crate) fn into_kept(self) -> Bytes {
+        if self.bytes.len() < SHARED_BYTES_MIN { Bytes::copy_from_slice(&self.bytes) } else { self.bytes }
+    }
 }
 
 /// Why a connection ends.

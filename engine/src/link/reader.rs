@@ -1,10 +1,10 @@
 //! Reads a connection's stream: bytes in, control frames and runs of messages out.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, ReadBuf, ReadHalf};
+use bytes::Buf;
+use tokio::io::ReadHalf;
 use twinlane_proto::Code;
 use twinlane_proto::frame::{Decoder, Item};
 use twinlane_proto::limits::{FRAME_BYTES_MAX, FRAME_BYTES_MAX_BEFORE_WELCOME};
@@ -15,12 +15,16 @@ use super::{Closing, Link, Piece};
 use crate::lock::lock;
 use crate::transport::{Stream, activity};
 
+/// Bytes read before they are decoded, if they are there already: larger runs cost less per message.
+const TURN_BYTES: usize = 64 << 10;
+
 pub(super) async fn run(link: Arc<Link>, stream: ReadHalf<Stream>) {
     let mut reader = Reader {
         link,
         stream,
         buffer: ReadBuffer::default(),
         decoder: Decoder::stream(FRAME_BYTES_MAX_BEFORE_WELCOME),
+        end: None,
     };
     let link = Arc::clone(&reader.link);
     let closing = tokio::select! {
@@ -39,6 +43,8 @@ struct Reader {
     stream: ReadHalf<Stream>,
     buffer: ReadBuffer,
     decoder: Decoder,
+    /// How the stream ended, while what came before is decoded.
+    end: Option<std::io::Result<usize>>,
 }
 
 impl Reader {
@@ -57,34 +63,51 @@ impl Reader {
         }
     }
 
-    /// Reads once. While nothing arrives, no memory is held.
+    /// Reads what is there, up to a turn. While nothing arrives, no memory is held.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
-        let mut room = ReadBuf::new(self.buffer.room(self.decoder.bytes_wanted()));
-        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut room);
-        let bytes = room.filled().len();
-        if polled.is_pending() {
-            self.buffer.release_if_empty();
+        if let Some(end) = self.end.take() {
+            return Poll::Ready(end);
         }
-        ready!(polled)?;
-        self.buffer.received(bytes);
-        Poll::Ready(Ok(bytes))
+        let mut read_bytes = 0;
+        while read_bytes < TURN_BYTES {
+            match self.buffer.poll_read(cx, &mut self.stream, self.decoder.bytes_wanted()) {
+                Poll::Ready(Ok(bytes @ 1..)) => read_bytes += bytes,
+                Poll::Ready(end) if read_bytes == 0 => return Poll::Ready(end),
+                Poll::Ready(end) => {
+                    self.end = Some(end);
+                    break;
+                }
+                Poll::Pending if read_bytes == 0 => {
+                    self.buffer.release_if_empty();
+                    return Poll::Pending;
+                }
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(Ok(read_bytes))
     }
 
     /// Hands on everything complete that was received.
     fn decode(&mut self) -> Result<(), Closing> {
         self.link.traffic();
         loop {
-            let item = self
-                .decoder
-                .next(self.buffer.filled())
-                .map_err(|error| Closing::new(Code::ProtocolViolation, error.to_string()))?;
-            let Some(item) = item else { return Ok(()) };
-            let consumed = item.consumed();
-            let is_control = matches!(item, Item::Control(_));
-            dispatch(&self.link, item, self.decoder.ends())?;
-            self.buffer.consume(consumed);
-            if is_control {
-                self.adopt_limits()?;
+            let item = self.decoder.next(self.buffer.filled());
+            match item.map_err(|error| Closing::new(Code::ProtocolViolation, error.to_string()))? {
+                Some(Item::Control(frame)) => {
+                    self.link.input(Input::Control(frame));
+                    let frame_bytes = frame.len();
+                    self.buffer.skip(frame_bytes);
+                    self.adopt_limits()?;
+                }
+                Some(item @ Item::Frames { run, first, bytes, .. }) => {
+                    let (consumed, run_bytes) = (item.consumed(), bytes.len());
+                    let mut bytes = self.buffer.take(consumed);
+                    bytes.advance(consumed - run_bytes);
+                    let piece =
+                        Piece { lane: run.lane, topic: run.topic, first, bytes, ends: self.decoder.ends() };
+                    self.link.peer.frames(&self.link, piece)?;
+                }
+                None => return Ok(()),
             }
         }
     }
@@ -100,18 +123,5 @@ impl Reader {
             Phase::Opening | Phase::Deciding => {}
         }
         Ok(())
-    }
-}
-
-/// One item, from a stream or from a datagram.
-pub(super) fn dispatch(link: &Arc<Link>, item: Item<'_>, ends: &[u32]) -> Result<(), Closing> {
-    match item {
-        Item::Control(frame) => {
-            link.input(Input::Control(frame));
-            Ok(())
-        }
-        Item::Frames { run, first, bytes, .. } => {
-            link.peer.frames(link, Piece { lane: run.lane, topic: run.topic, first, bytes, ends })
-        }
     }
 }
