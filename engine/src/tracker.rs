@@ -86,9 +86,9 @@ impl Tracker {
         bytes: RunBytes,
         stats: &mut SubscriptionStats,
     ) -> Option<Batch> {
-        let mut found = Found::default();
+        let mut found = Found { first, ..Found::default() };
         if self.topic.is_fast() {
-            self.examine_fast(first, &bytes, &mut found, stats);
+            self.examine_fast(&bytes, &mut found, stats);
         } else {
             self.examine_reliable(first, &bytes, &mut found, stats);
         }
@@ -132,30 +132,31 @@ impl Tracker {
         if first > self.next_offset {
             let gap = self.gap(GapCause::Lost, Missing::Offsets { from: self.next_offset, to: first });
             count(stats, &gap);
-            found.gap(gap, bytes, first);
+            found.gap(gap, bytes);
         }
-        for (index, frame) in Frames::new(bytes).enumerate() {
-            let offset = first.saturating_add(index as u64);
-            if offset < self.next_offset {
+        for frame in Frames::new(bytes) {
+            if found.offset() < self.next_offset {
                 stats.discarded += 1;
-                found.skip(bytes, first);
+                found.skip(bytes);
             } else {
-                found.message(&frame, offset);
+                found.message(&frame);
             }
         }
         self.next_offset = self.next_offset.max(first.saturating_add(found.index as u64));
     }
 
-    fn examine_fast(&mut self, first: u64, bytes: &[u8], found: &mut Found, stats: &mut SubscriptionStats) {
+    fn examine_fast(&mut self, bytes: &[u8], found: &mut Found, stats: &mut SubscriptionStats) {
         let unordered = self.topic.is_unordered();
-        for (index, frame) in Frames::new(bytes).enumerate() {
-            let offset = first.saturating_add(index as u64);
-            let (source, seq) = (frame.header().source, frame.header().seq);
+        let mut frames = Frames::new(bytes);
+        loop {
+            self.take_regular(&mut frames, found, stats);
+            let Some(frame) = frames.next() else { break };
+            let (source, seq) = (frame.source(), frame.seq());
             if frame.is_end() {
                 let gap = self.end_gap(source, seq, stats);
-                found.skip(bytes, first);
+                found.skip(bytes);
                 if let Some(gap) = gap {
-                    found.gap(gap, bytes, first);
+                    found.gap(gap, bytes);
                 }
                 continue;
             }
@@ -163,17 +164,17 @@ impl Tracker {
             let newest = match self.sources.get_mut(&source) {
                 None if self.ended.contains(&source) => {
                     stats.discarded += 1;
-                    found.skip(bytes, first);
+                    found.skip(bytes);
                     continue;
                 }
                 None => {
                     self.sources.insert(source, SeqWindow::starting_at(seq));
-                    found.message(&frame, offset);
+                    found.message(&frame);
                     continue;
                 }
                 Some(window) if !unordered && seq <= window.newest() => {
                     stats.discarded += 1;
-                    found.skip(bytes, first);
+                    found.skip(bytes);
                     continue;
                 }
                 Some(window) => {
@@ -181,12 +182,12 @@ impl Tracker {
                     match window.see(seq) {
                         Seen::Before => {
                             stats.discarded += 1;
-                            found.skip(bytes, first);
+                            found.skip(bytes);
                             continue;
                         }
                         Seen::New { lost } if unordered => {
                             stats.lost = stats.lost.saturating_add(lost);
-                            found.message(&frame, offset);
+                            found.message(&frame);
                             continue;
                         }
                         Seen::New { .. } => newest,
@@ -197,11 +198,32 @@ impl Tracker {
                 let missing = Missing::Seqs { source, from: newest + 1, to: seq };
                 let gap = self.gap(self.hole_cause, missing);
                 count(stats, &gap);
-                found.gap(gap, bytes, first);
+                found.gap(gap, bytes);
             }
-            found.message(&frame, offset);
+            found.message(&frame);
         }
         self.hole_cause = GapCause::Lost;
+    }
+
+    /// Takes frames for as long as each is the next one of a stream that is known: one look-up for all of them.
+    fn take_regular(&mut self, frames: &mut Frames<'_>, found: &mut Found, stats: &mut SubscriptionStats) {
+        let unordered = self.topic.is_unordered();
+        let Some(source) = frames.clone().next().map(|frame| frame.source()) else { return };
+        let Some(window) = self.sources.get_mut(&source) else { return };
+        let mut rest = *frames;
+        while let Some(frame) = rest.next() {
+            if frame.source() != source
+                || frame.is_end()
+                || Some(frame.seq()) != window.newest().checked_add(1)
+            {
+                return;
+            }
+            if let (Seen::New { lost }, true) = (window.see(frame.seq()), unordered) {
+                stats.lost = stats.lost.saturating_add(lost);
+            }
+            found.message(&frame);
+            *frames = rest;
+        }
     }
 
     fn end_gap(&mut self, source: u32, last_seq: u64, stats: &mut SubscriptionStats) -> Option<Gap> {
@@ -239,6 +261,8 @@ impl Tracker {
 /// What an examination found, as a list only once something was irregular.
 #[derive(Default)]
 struct Found {
+    /// Offset of the run's first frame.
+    first: u64,
     entries: Option<Vec<Entry>>,
     /// Frames examined so far, and where the next one begins.
     index: usize,
@@ -248,7 +272,8 @@ struct Found {
 }
 
 impl Found {
-    fn message(&mut self, frame: &MessageRef<'_>, offset: u64) {
+    fn message(&mut self, frame: &MessageRef<'_>) {
+        let offset = self.offset();
         if let Some(entries) = &mut self.entries {
             let (at, frame_bytes) = (self.byte as u32, frame.frame_bytes() as u32);
             entries.push(Entry::Message { at, frame_bytes, offset });
@@ -259,14 +284,19 @@ impl Found {
     }
 
     /// The frame at hand is not for the application.
-    fn skip(&mut self, bytes: &[u8], first: u64) {
-        self.listed(bytes, first);
+    fn skip(&mut self, bytes: &[u8]) {
+        self.listed(bytes);
         let frame_bytes = Frames::new(&bytes[self.byte..]).next().map_or(0, |frame| frame.frame_bytes());
         self.pass(frame_bytes);
     }
 
-    fn gap(&mut self, gap: Gap, bytes: &[u8], first: u64) {
-        self.listed(bytes, first).push(Entry::Gap(gap));
+    fn gap(&mut self, gap: Gap, bytes: &[u8]) {
+        self.listed(bytes).push(Entry::Gap(gap));
+    }
+
+    /// Offset of the frame at hand.
+    fn offset(&self) -> u64 {
+        self.first.saturating_add(self.index as u64)
     }
 
     fn pass(&mut self, frame_bytes: usize) {
@@ -275,8 +305,8 @@ impl Found {
     }
 
     /// Turns "all of it so far" into a list.
-    fn listed(&mut self, bytes: &[u8], first: u64) -> &mut Vec<Entry> {
-        let (index, mut at) = (self.index, 0);
+    fn listed(&mut self, bytes: &[u8]) -> &mut Vec<Entry> {
+        let (first, index, mut at) = (self.first, self.index, 0);
         self.entries.get_or_insert_with(|| {
             Frames::new(bytes)
                 .take(index)
