@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
 use rustls_pki_types::pem::PemObject as _;
@@ -146,8 +147,13 @@ impl ServerTls {
 }
 
 /// The one choice of cryptography, passed explicitly so that no process-wide default is read or set.
+///
+/// AES-128-GCM comes first (TLS 1.3 makes it mandatory): 10 rounds for every block instead of the 14 of AES-256,
+/// which stays on offer.
 pub(super) fn crypto_provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
 }
 
 /// A chain whose first certificate is the server's own, and its key.
