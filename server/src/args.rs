@@ -101,7 +101,8 @@ pub(crate) struct ServeArgs {
     /// Keep the certificate here [default: $XDG_DATA_HOME/twinlane, else ~/.local/share/twinlane]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Number of I/O threads [default: one per processor]
+    /// Number of I/O threads [default: one per two processors]: between two connections on different threads every
+    /// message costs one wake more
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) io_threads: Option<u16>,
     /// How an I/O thread waits: park, adaptive:20us (spin that long, then sleep) or spin

@@ -226,7 +226,8 @@ impl Settings {
                 .io_threads
                 .map(usize::from)
                 .or(server.io_threads)
-                .unwrap_or(surroundings.processors),
+                // Between two connections on different threads every message costs one wake more.
+                .unwrap_or((surroundings.processors / 2).max(1)),
             io_policy,
             limits: limits(&file.limits),
             topics: topics(&file.topics, &flags.topics),

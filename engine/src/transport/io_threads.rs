@@ -29,7 +29,8 @@ use super::error::ListenError;
 ///
 /// A TCP round trip between two spinning threads of one machine fits in the default of 20 µs; a QUIC one takes
 /// longer: `adaptive:50us` covers it. A spinning thread gives way to any other that wants its core, so with fewer
-/// cores than threads spinning gains nothing, and costs little but CPU.
+/// cores than threads spinning gains nothing, and costs little but CPU. In a process that may use only one core
+/// `adaptive` parks.
 ///
 /// Reads and prints as `park`, `adaptive`, `adaptive:50us` (units `ns`, `us`, `ms`) and `spin`.
 ///
@@ -201,6 +202,9 @@ impl IoThread {
             let _alive = alive;
             match policy {
                 IoPolicy::Park => {}
+                // Whoever would answer needs this one core.
+                IoPolicy::Adaptive { .. }
+                    if thread::available_parallelism().is_ok_and(|cores| cores.get() == 1) => {}
                 IoPolicy::Adaptive { spin } => drop(runtime.spawn(spin_after_activity(spin))),
                 IoPolicy::Spin => drop(runtime.spawn(spin_for_ever())),
             }
@@ -245,9 +249,9 @@ async fn spin_after_activity(spin: Duration) {
     loop {
         let mut sleep_at = Instant::now() + spin;
         loop {
-            look_around().await;
+            let was_active = look_around().await;
             let now = Instant::now();
-            if PULSE.with(|pulse| pulse.active.take()) {
+            if was_active {
                 sleep_at = now + spin;
             } else if sleep_at <= now {
                 break;
@@ -273,11 +277,17 @@ async fn spin_for_ever() {
     }
 }
 
-/// One turn of spinning: every socket and every other task of this thread is looked at once.
-async fn look_around() {
-    // The peer may be a thread that waits for this very core: without this each hop would last a whole spin.
-    thread::yield_now();
+/// One turn of spinning: every socket and every other task of this thread is looked at once. Returns whether there
+/// was something to do.
+async fn look_around() -> bool {
     tokio::task::yield_now().await;
+    let was_active = PULSE.with(|pulse| pulse.active.take());
+    if !was_active {
+        // The peer may be a thread that waits for this very core: without this each hop would last a whole spin.
+        // Not after activity: what was just read is still to be answered by another task of this thread.
+        thread::yield_now();
+    }
+    was_active
 }
 
 /// `50us`, `200ns`, `1ms`: above zero, at most one second.

@@ -23,7 +23,7 @@ fn an_empty_file_means_the_defaults() {
     let settings = resolve("", &ServeArgs::default()).unwrap();
     assert_eq!(settings.listen, ["127.0.0.1:4747".parse().unwrap()]);
     assert!(settings.tcp && settings.quic && !settings.plain && settings.declare_on_use);
-    assert_eq!((settings.name.as_str(), settings.io_threads), ("host", 3));
+    assert_eq!((settings.name.as_str(), settings.io_threads), ("host", 1));
     assert_eq!(settings.identity, Identity::SelfSigned { dir: "/home/u/data".into() });
     assert_eq!(settings.limits.connections_max, Limits::default().connections_max);
 }
