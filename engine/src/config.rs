@@ -349,14 +349,24 @@ pub struct SubscribeOptions {
     pub slow: SlowPolicy,
     /// Declare the topic so on first use; an existing topic must agree. Only for a filter without wildcards.
     pub spec: Option<TopicSpec>,
-    /// Bytes that may wait in this process for the application: 4 MiB by default, at least twice the largest
-    /// frame. Unused in process, where the topic's own history is the queue.
+    /// Bytes of fast messages that may wait in this process for the application: 4 MiB by default; the oldest are
+    /// dropped above that. Unused in process, where the topic's own history is the queue.
     pub queue_bytes: usize,
+    /// Bytes of reliable messages that the server may send ahead of what the application has read: 512 KiB by
+    /// default, so 10 MB/s at a round trip of 50 ms. What is behind waits in the topic's history, which all its
+    /// subscribers share. A larger frame is sent alone. Unused in process.
+    pub ahead_bytes: usize,
 }
 
 impl Default for SubscribeOptions {
     fn default() -> Self {
-        Self { start: Start::New, slow: SlowPolicy::Block, spec: None, queue_bytes: 4 << 20 }
+        Self {
+            start: Start::New,
+            slow: SlowPolicy::Block,
+            spec: None,
+            queue_bytes: 4 << 20,
+            ahead_bytes: 512 << 10,
+        }
     }
 }
 

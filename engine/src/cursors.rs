@@ -14,6 +14,13 @@ use twinlane_ring::{Cursor, Read, Run};
 
 use crate::lock::lock;
 
+/// Frames in a run from which on a stream counts as busy: its reader looks again before it sleeps.
+const BUSY_FRAMES: usize = 16;
+/// How often it looks again, and the turns of a spinning core in between: a few microseconds in all. Looking less
+/// often lets frames gather and keeps their cache lines with the publisher.
+const LOOKS: usize = 2;
+const TURNS_PER_LOOK: usize = 64;
+
 /// Bytes that the other side still takes. Shared between who reads the cursor and who hears of more.
 pub(crate) struct Credit {
     bytes: AtomicI64,
@@ -38,9 +45,9 @@ impl Credit {
         waiting.iter().for_each(Waker::wake_by_ref);
     }
 
-    /// What may be sent, if it is at least `floor`; otherwise `waker` is woken when there is more.
-    fn at_least(&self, floor: i64, waker: &Waker) -> Option<i64> {
-        let available = || Some(self.bytes.load(Ordering::Acquire)).filter(|bytes| *bytes >= floor);
+    /// What may be sent, or one frame if that is larger; `None`: `waker` is woken when there is more.
+    fn left(&self, waker: &Waker) -> Option<i64> {
+        let available = || Some(self.bytes.load(Ordering::Acquire)).filter(|bytes| *bytes > 0);
         available().or_else(|| {
             lock(&self.waiting).push(waker.clone());
             // More may have come before the waker was there to be woken.
@@ -71,14 +78,15 @@ pub(crate) struct Cursors<T> {
     free: Vec<u32>,
     turns: VecDeque<u32>,
     ready: Arc<ReadyQueue>,
+    /// The last run was of a busy stream, and looking again is wanted at all.
+    is_busy: bool,
+    looks_again: bool,
 }
 
 struct Slot<T> {
     cursor: Cursor,
     tag: T,
     credit: Option<Arc<Credit>>,
-    /// The credit below which this cursor waits: its largest frame, so that no frame overdraws.
-    credit_floor: i64,
     turn: Arc<Turn>,
     waker: Waker,
 }
@@ -112,25 +120,25 @@ impl Wake for Turn {
 impl<T> Cursors<T> {
     pub(crate) fn new() -> Self {
         let ready = Arc::new(ReadyQueue { keys: SegQueue::new(), owner: AtomicWaker::new() });
-        Self { slots: Vec::new(), free: Vec::new(), turns: VecDeque::new(), ready }
+        let (slots, free, turns) = (Vec::new(), Vec::new(), VecDeque::new());
+        Self { slots, free, turns, ready, is_busy: false, looks_again: false }
+    }
+
+    /// A set whose owner, when a busy stream has been read to its end, looks again for a microsecond before it
+    /// sleeps: waking it costs its publishers as much.
+    pub(crate) fn looking_again() -> Self {
+        Self { looks_again: true, ..Self::new() }
     }
 
     /// Adds a cursor; it gets a turn at once. With `credit` it reads only what the other side takes.
-    pub(crate) fn insert(
-        &mut self,
-        cursor: Cursor,
-        tag: T,
-        credit: Option<Arc<Credit>>,
-        frame_bytes_max: usize,
-    ) -> u32 {
+    pub(crate) fn insert(&mut self, cursor: Cursor, tag: T, credit: Option<Arc<Credit>>) -> u32 {
         let key = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             (self.slots.len() - 1) as u32
         });
         let turn = Arc::new(Turn { key, queued: AtomicBool::new(true), ready: Arc::clone(&self.ready) });
         let waker = Waker::from(Arc::clone(&turn));
-        self.slots[key as usize] =
-            Some(Slot { cursor, tag, credit, credit_floor: frame_bytes_max as i64, turn, waker });
+        self.slots[key as usize] = Some(Slot { cursor, tag, credit, turn, waker });
         self.turns.push_back(key);
         key
     }
@@ -152,11 +160,11 @@ impl<T> Cursors<T> {
     }
 
     /// Takes a cursor out with all that is needed to put it into another set.
-    pub(crate) fn take(&mut self, key: u32) -> Option<(Cursor, T, Option<Arc<Credit>>, usize)> {
+    pub(crate) fn take(&mut self, key: u32) -> Option<(Cursor, T, Option<Arc<Credit>>)> {
         let slot = self.slots.get_mut(key as usize)?.take()?;
         self.free.push(key);
         self.turns.retain(|turn| *turn != key);
-        Some((slot.cursor, slot.tag, slot.credit, slot.credit_floor as usize))
+        Some((slot.cursor, slot.tag, slot.credit))
     }
 
     pub(crate) fn tag(&self, key: u32) -> &T {
@@ -192,12 +200,13 @@ impl<T> Cursors<T> {
         let mut allowance = bytes_max;
         if let Some(credit) = &slot.credit {
             // More credit brings the next turn.
-            let available = credit.at_least(slot.credit_floor, &slot.waker)?;
+            let available = credit.left(&slot.waker)?;
             allowance = allowance.min(usize::try_from(available).unwrap_or(usize::MAX));
         }
         loop {
             match slot.cursor.read(allowance) {
                 Read::Run(run) => {
+                    self.is_busy = self.looks_again && run.frames() >= BUSY_FRAMES;
                     if let Some(credit) = &slot.credit {
                         credit.spend(run.bytes().len());
                     }
@@ -210,6 +219,10 @@ impl<T> Cursors<T> {
                 }
                 Read::Closed => return Some(Step::Closed),
                 Read::Empty => {
+                    let is_busy = std::mem::take(&mut self.is_busy);
+                    if is_busy && self.turns.is_empty() && comes_soon(&slot.cursor) {
+                        continue;
+                    }
                     if slot.cursor.poll_readable(&mut Context::from_waker(&slot.waker)).is_pending() {
                         return None;
                     }
@@ -224,4 +237,12 @@ impl<T> Cursors<T> {
             self.turns.push_back(key);
         }
     }
+}
+
+/// Looks a few times whether something was appended.
+fn comes_soon(cursor: &Cursor) -> bool {
+    (0..LOOKS).any(|_| {
+        (0..TURNS_PER_LOOK).for_each(|_| std::hint::spin_loop());
+        !cursor.is_empty()
+    })
 }

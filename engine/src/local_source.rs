@@ -59,7 +59,13 @@ impl LocalSource {
             posting.reader.wake();
         });
         local.subscriptions.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { local: Arc::clone(local), cursors: Cursors::new(), found, end: None, _watch: watch })
+        Ok(Self {
+            local: Arc::clone(local),
+            cursors: Cursors::looking_again(),
+            found,
+            end: None,
+            _watch: watch,
+        })
     }
 
     pub(crate) fn end_reason(&self) -> Option<EndReason> {
@@ -109,8 +115,8 @@ impl LocalSource {
     fn take_found(&mut self) -> Option<Incoming> {
         let (topic, subscribed) = lock(&self.found.topics).pop()?;
         let Subscribed { cursor, subscriber, next_offset, next_source, outcome } = subscribed;
-        let (meta, frame_bytes_max) = (Arc::clone(&topic.meta), topic.frame_bytes_max());
-        self.cursors.insert(cursor, Seat { topic, subscriber }, None, frame_bytes_max);
+        let meta = Arc::clone(&topic.meta);
+        self.cursors.insert(cursor, Seat { topic, subscriber }, None);
         Some(Incoming::Bound { topic: meta, next_offset, next_source, outcome, again: false })
     }
 }

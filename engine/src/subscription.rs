@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use tokio::time::{Instant, Sleep};
-use twinlane_proto::frame::MESSAGE_HEADER_BYTES;
-use twinlane_proto::limits::{OPTIONS_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use twinlane_proto::{Filter, GapCause, Outcome};
 
 use crate::client::Client;
@@ -26,8 +24,8 @@ use crate::tracker::Tracker;
 
 /// How long messages of an ended publisher stream may still be under way.
 const END_GRACE: Duration = Duration::from_millis(200);
-/// Twice the largest frame: less would deadlock credit.
-const QUEUE_BYTES_MIN: usize = 2 * (MESSAGE_HEADER_BYTES + OPTIONS_BYTES_MAX + PAYLOAD_BYTES_MAX);
+/// Less would send every message on its own.
+const QUEUE_BYTES_MIN: usize = 4 << 10;
 
 /// Messages of every topic that a filter matches, with every hole reported.
 ///
@@ -77,6 +75,7 @@ impl Subscription {
         mut options: SubscribeOptions,
     ) -> Result<Self, OpenError> {
         options.queue_bytes = options.queue_bytes.max(QUEUE_BYTES_MIN);
+        options.ahead_bytes = options.ahead_bytes.max(QUEUE_BYTES_MIN);
         let parsed = Filter::parse(filter).map_err(DeclareError::from)?;
         let source = match reach {
             Reach::Local(local) => Source::Local(LocalSource::open(local, parsed, options)?),

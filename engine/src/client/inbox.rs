@@ -85,7 +85,7 @@ impl RemoteSubscription {
             filter: self.filter.clone(),
             start: self.options.start,
             slow: self.options.slow,
-            credit_bytes: self.options.queue_bytes.saturating_sub(queued) as u64,
+            credit_bytes: self.options.ahead_bytes.saturating_sub(queued) as u64,
             spec: self.options.spec,
             positions,
         })
@@ -169,7 +169,7 @@ impl RemoteSubscription {
         };
         state.fast_bytes -= next.fast_bytes();
         state.read_bytes += next.reliable_bytes() as u64;
-        let due = state.read_bytes >= self.options.queue_bytes as u64 / 4;
+        let due = state.read_bytes >= self.options.ahead_bytes as u64 / 4;
         let credit = due.then(|| Credit { lane: self.lane, bytes: std::mem::take(&mut state.read_bytes) });
         Poll::Ready(Some((next, credit.map(Control::Credit))))
     }

@@ -26,7 +26,6 @@ pub(crate) struct RemotePublisher {
     /// How the application named the topic.
     pub(crate) named: TopicRef,
     pub(crate) ring: Ring,
-    pub(crate) frame_bytes_max: usize,
     is_fast: bool,
     /// The topic as the server described it last.
     pub(crate) topic: Mutex<Arc<TopicMeta>>,
@@ -70,7 +69,7 @@ impl RemotePublisher {
     pub(crate) fn new(lane: u32, named: TopicRef, topic: Arc<TopicMeta>, queue_bytes: usize) -> Self {
         let frame_bytes_max = frame_bytes_max(&topic.spec);
         let config = ring_config_for(queue_bytes, frame_bytes_max);
-        let ring = Ring::new(config).expect("the server's limits are within the ring's bounds");
+        let ring = Ring::queue(config).expect("the server's limits are within the ring's bounds");
         let unanswered = (!topic.is_fast()).then(|| ring.cursor(Start::Oldest, Gating::Gated));
         let state = State {
             unanswered,
@@ -85,7 +84,6 @@ impl RemotePublisher {
             lane,
             named,
             ring,
-            frame_bytes_max,
             is_fast: topic.is_fast(),
             topic: Mutex::new(topic),
             state: Mutex::new(state),
@@ -151,7 +149,7 @@ impl RemotePublisher {
             fast,
             owner: Arc::clone(self) as Arc<dyn OutletOwner>,
         };
-        link.add_outlet(Seat { outlet, cursor, credit, frame_bytes_max: self.frame_bytes_max });
+        link.add_outlet(Seat { outlet, cursor, credit });
     }
 
     pub(crate) fn add_credit(&self, bytes: u64) {

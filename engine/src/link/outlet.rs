@@ -28,7 +28,6 @@ pub(crate) struct Seat {
     pub(crate) outlet: Outlet,
     pub(crate) cursor: Cursor,
     pub(crate) credit: Option<Arc<Credit>>,
-    pub(crate) frame_bytes_max: usize,
 }
 
 /// Whoever wants to know what becomes of an outlet's frames.
@@ -121,8 +120,8 @@ impl Commands {
         for command in commands {
             match command {
                 Command::Add(seat) => {
-                    let Seat { outlet, cursor, credit, frame_bytes_max } = *seat;
-                    cursors.insert(cursor, outlet, credit, frame_bytes_max);
+                    let Seat { outlet, cursor, credit } = *seat;
+                    cursors.insert(cursor, outlet, credit);
                 }
                 Command::Remove(lane) => {
                     for key in cursors.keys(|outlet| outlet.lane == lane) {
@@ -156,9 +155,5 @@ impl Commands {
 fn take_out(cursors: &mut Cursors<Outlet>, chosen: impl FnMut(&Outlet) -> bool) -> Leaving {
     let keys = cursors.keys(chosen);
     let seats = keys.into_iter().filter_map(|key| cursors.take(key));
-    seats
-        .map(|(cursor, outlet, credit, frame_bytes_max)| {
-            Box::new(Seat { outlet, cursor, credit, frame_bytes_max })
-        })
-        .collect()
+    seats.map(|(cursor, outlet, credit)| Box::new(Seat { outlet, cursor, credit })).collect()
 }

@@ -47,7 +47,7 @@ impl Binder {
         let owner = Arc::new(Delivery { lane: self.lane, topic: Arc::clone(topic), subscriber });
         let outlet = Outlet { lane: self.lane, topic: topic.meta.id, first_number: 0, fast, owner };
         let credit = (!fast).then(|| Arc::clone(&self.credit));
-        link.add_outlet(Seat { outlet, cursor, credit, frame_bytes_max: topic.frame_bytes_max() });
+        link.add_outlet(Seat { outlet, cursor, credit });
     }
 }
 

@@ -208,11 +208,6 @@ impl Topic {
         self.ring.oldest().max(by_count)
     }
 
-    /// The largest frame this topic takes.
-    pub(crate) fn frame_bytes_max(&self) -> usize {
-        frame_bytes_max(&self.meta.spec)
-    }
-
     pub(crate) fn status(&self) -> TopicStatus {
         let spec = &self.meta.spec;
         let next = self.ring.next();

@@ -61,6 +61,8 @@ struct Lane {
     request: u32,
     /// Bytes that this side still allows the peer to send on it.
     credit_bytes: u64,
+    /// Bytes that its last frame was larger than the credit it began with; later credit pays them first.
+    debt_bytes: u64,
 }
 
 impl Lanes {
@@ -115,23 +117,26 @@ impl Lanes {
             _ => return,
         };
         if let Some(lane) = self.table(kind).lanes.get_mut(&lane) {
-            lane.credit_bytes = lane.credit_bytes.saturating_add(bytes);
+            let paid_bytes = lane.debt_bytes.min(bytes);
+            lane.debt_bytes -= paid_bytes;
+            lane.credit_bytes = lane.credit_bytes.saturating_add(bytes - paid_bytes);
         }
     }
 
-    /// Takes the credit for `bytes` that came on a lane. One that is not open is not judged: frames may
-    /// have been under way when it closed.
+    /// Takes the credit for `bytes` that came on a lane: while any is left, one frame may be larger. One that is not
+    /// open is not judged: frames may have been under way when it closed.
     #[inline]
     pub(super) fn spend(&mut self, kind: LaneKind, lane: u32, bytes: usize) -> Result<(), ProtocolError> {
         let Some(open) = self.table(kind).lanes.get_mut(&lane) else { return Ok(()) };
         if open.credit_bytes == UNLIMITED {
             return Ok(());
         }
-        let Some(left) = open.credit_bytes.checked_sub(bytes as u64) else {
-            let credit_bytes = open.credit_bytes;
+        let (bytes_taken, credit_bytes) = (bytes as u64, open.credit_bytes);
+        if credit_bytes == 0 && bytes > 0 {
             return Err(ProtocolError::CreditExceeded { kind, lane, bytes, credit_bytes });
-        };
-        open.credit_bytes = left;
+        }
+        open.credit_bytes = credit_bytes.saturating_sub(bytes_taken);
+        open.debt_bytes = bytes_taken.saturating_sub(credit_bytes);
         Ok(())
     }
 
@@ -152,7 +157,7 @@ impl Lanes {
         if table.lanes.len() >= table.max {
             return Ok(Open::Full { request, kind, max: table.max });
         }
-        table.lanes.insert(lane, Lane { request, credit_bytes: 0 });
+        table.lanes.insert(lane, Lane { request, credit_bytes: 0, debt_bytes: 0 });
         self.pending.insert(request, (kind, lane));
         Ok(Open::Followed)
     }

@@ -86,8 +86,30 @@ fn a_client_takes_on_a_subscription_what_it_granted_and_no_more() {
     client.send(subscribe(1, 4, 100)).unwrap();
     client.handle(Input::Run { lane: 4, bytes: 60 }).unwrap();
     client.receive(Credit { lane: 4, bytes: 1_000 }).unwrap();
+    client.handle(Input::Run { lane: 4, bytes: 40 }).unwrap();
     assert!(client.handle(Input::Run { lane: 4, bytes: 60 }).is_err(), "the peer's credit is for our runs");
     assert_ended(&mut client, Code::CreditExceeded);
+}
+
+#[test]
+fn a_frame_larger_than_the_credit_left_is_taken_and_paid_for_first() {
+    let mut server = ready_server();
+    server.receive(open(1, 9)).unwrap();
+    server.send(opened(1, 9, 100)).unwrap();
+    server.handle(Input::Run { lane: 9, bytes: 1_000 }).unwrap();
+    server.send(Credit { lane: 9, bytes: 900 }).unwrap();
+    let error = server.handle(Input::Run { lane: 9, bytes: 1 }).unwrap_err();
+    assert!(matches!(error, ProtocolError::CreditExceeded { credit_bytes: 0, .. }), "{error}");
+}
+
+#[test]
+fn credit_beyond_the_debt_counts() {
+    let mut server = ready_server();
+    server.receive(open(1, 9)).unwrap();
+    server.send(opened(1, 9, 100)).unwrap();
+    server.handle(Input::Run { lane: 9, bytes: 1_000 }).unwrap();
+    server.send(Credit { lane: 9, bytes: 901 }).unwrap();
+    server.handle(Input::Run { lane: 9, bytes: 1 }).unwrap();
 }
 
 #[test]

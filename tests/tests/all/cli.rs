@@ -239,3 +239,20 @@ async fn json_output_is_one_object_per_line() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bench_connections_looks_at_a_server_process_of_its_own() {
+    for transport in [&["--transport", "tcp"][..], &["--transport", "quic"], &["--plain"]] {
+        let mut bench =
+            command(&["bench", "connections", "--subscribers", "20", "--duration", "200ms", "--json"]);
+        let output = within("the run", bench.args(transport).output()).await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{transport:?}: {said}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let figures = &report["results"][0]["connections"];
+        assert_eq!(figures["connections"], 20, "{transport:?}: {report}");
+        assert!(figures["accepted_per_second"].as_f64().is_some_and(|rate| rate > 0.0), "{report}");
+        assert!(figures["server_bytes_per_connection"].as_f64().is_some(), "{report}");
+        assert!(figures["idle_cpu_percent"].as_f64().is_some_and(|percent| percent < 100.0), "{report}");
+    }
+}
