@@ -1,37 +1,40 @@
-//! `twinlane bench`: its arguments, the checks that turn them into a [`Plan`], and the run.
+//! `twinlane bench`: its commands and arguments, and how reports leave the program.
 
-use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
-
-use anyhow::{Context as _, bail, ensure};
-use clap::Args;
-use twinlane::{Fingerprint, IoPolicy};
-
-use crate::{
-    machine,
-    payload::{PAYLOAD_BYTES_MIN, PUBLISHERS_MAX},
-    plan::{ChannelKind, Embedded, Plan, TransportKind, Workload},
-    report::Report,
-    run,
-    stage::Access,
+use std::{
+    fs,
+    io::{self, IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
 };
 
-/// Messages per second of `latency` when --rate is not given.
-const LATENCY_RATE: u64 = 10_000;
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use twinlane::{Fingerprint, IoPolicy};
 
-/// Subscribers of `fanout` when --subscribers is not given.
-const FANOUT_SUBSCRIBERS: usize = 100;
+pub(crate) use crate::arguments::duration;
+use crate::{
+    arguments::rate,
+    output::{self, all::AllArgs, compare::CompareArgs},
+    plan::{ChannelKind, TransportKind, Workload},
+    report::{self, Report},
+    run,
+};
 
 const HOW_TO_READ: &str = "\
 How the figures are made:
   Publishers run on one thread, subscribers on --subscriber-threads others, an embedded server on its own
   --io-threads. Every payload carries its number and a checksum over all its bytes. Wrong content, a repeat,
   a step back in order or an unreported loss ends the run with an error. After a clean close, delivered +
-  reported lost = sent must hold exactly for every subscriber; on a reliable topic lost must be 0.
+  reported lost = sent must hold exactly for every subscriber and topic; on a reliable topic lost must be 0.
 
-  latency is an open loop. Message n is due at start + n / rate, whatever happened before, and its latency
-  runs from that instant to the moment the subscriber holds it. When anything stalls, the messages due
-  meanwhile are charged their wait too, so nothing has to be corrected afterwards (no coordinated omission).
-  The publisher's thread spins on the clock between messages: it occupies one core.
+  latency (and the fast half of mixed) is an open loop. Message n is due at start + n / rate, whatever happened
+  before, and its latency runs from that instant to the moment the subscriber holds it. When anything stalls, the
+  messages due meanwhile are charged their wait too, so nothing has to be corrected afterwards (no coordinated
+  omission). The publisher's thread spins on the clock between messages: it occupies one core.
+
+  roundtrip is a closed loop: the next message leaves when the last one is back. It shows what one user waits for
+  one answer, and says nothing about a system under load.
 
   throughput and fanout count deliveries inside the window only, between two readings of the subscribers'
   counters. CPU is the user and system time of this whole process: publishers, subscribers and, if embedded,
@@ -43,33 +46,76 @@ How the figures are made:
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = HOW_TO_READ)]
 pub struct BenchArgs {
-    /// What to measure
+    /// What to do
+    #[command(subcommand)]
+    pub command: BenchCommand,
+}
+
+/// What `twinlane bench` can do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum BenchCommand {
+    /// How many messages per second get through when publishers send as fast as they can
+    #[command(after_long_help = HOW_TO_READ)]
+    Throughput(RunArgs),
+    /// How late messages arrive that are due at fixed instants (an open loop)
+    #[command(after_long_help = HOW_TO_READ)]
+    Latency(RunArgs),
+    /// How long one message takes to the server and back, one after the other (a closed loop)
+    #[command(after_long_help = HOW_TO_READ)]
+    Roundtrip(RunArgs),
+    /// How many deliveries per second one publisher causes at many subscribers
+    #[command(after_long_help = HOW_TO_READ)]
+    Fanout(RunArgs),
+    /// How fast connections are accepted, and what an idle one costs the server
+    #[command(after_long_help = HOW_TO_READ)]
+    Connections(RunArgs),
+    /// Latency on a fast topic while a reliable one takes all it can, on the same sessions
+    #[command(after_long_help = HOW_TO_READ)]
+    Mixed(RunArgs),
+    /// Compare the reports of two files
+    Compare(CompareArgs),
+    /// Run every preset and write one HTML report
+    All(AllArgs),
+}
+
+/// One workload and how to run it.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// What is measured: the command's own word.
+    #[arg(skip)]
     pub workload: Workload,
-    /// Which promise the topic makes
-    #[arg(long, default_value = "reliable")]
-    pub channel: ChannelKind,
-    /// What carries the messages [default: tcp for reliable, quic for fast]
+    /// Which promise the topics make [default: reliable; mixed: one of each]
+    #[arg(long)]
+    pub channel: Option<ChannelKind>,
+    /// What carries the messages [default: tcp for reliable, quic for fast; mixed: both]
     #[arg(long)]
     pub transport: Option<TransportKind>,
     /// Bytes of every payload, at least 24
     #[arg(long, default_value_t = 64, value_name = "BYTES")]
     pub size: usize,
-    /// Publishers, each with a connection of its own
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub publishers: usize,
-    /// Subscribers, each with a connection of its own [default: 1; fanout: 100]
+    /// Publishers, each with a connection of its own [default: 1]
+    #[arg(long, value_name = "N")]
+    pub publishers: Option<usize>,
+    /// Subscribers, each with a connection of its own [default: 1; fanout: 100; connections: 1000]
     #[arg(long, value_name = "N")]
     pub subscribers: Option<usize>,
-    /// Messages per second of all publishers together, as 5000, 5k or 2M [default: latency: 10k; else no limit]
+    /// Topics that publishers send to in turn; subscribers subscribe to all of them by a wildcard
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub topics: usize,
+    /// Sessions of roundtrip: 1 sends and receives on the same one, 2 have separate connections [default: 1]
+    #[arg(long, value_name = "N")]
+    pub sessions: Option<usize>,
+    /// Messages per second of all publishers together, as 5000, 5k or 2M; mixed: of the fast topic
+    /// [default: latency and mixed: 10k; else no limit]
     #[arg(long, value_name = "N", value_parser = rate)]
     pub rate: Option<u64>,
-    /// The window that counts, as 5s, 500ms or 2m
+    /// The window that counts, as 5s, 500ms or 2m; connections: how long they are watched being idle
     #[arg(long, default_value = "5s", value_name = "TIME", value_parser = duration)]
     pub duration: Duration,
     /// Time before that window
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = duration)]
     pub warmup: Duration,
-    /// Measure through the server at HOST:PORT instead of one embedded in this process
+    /// Measure through the server at HOST:PORT instead of one of this run's own
     #[arg(long, value_name = "ADDR")]
     pub server: Option<String>,
     /// The certificate fingerprint of that server
@@ -81,21 +127,41 @@ pub struct BenchArgs {
     /// TCP without TLS, on loopback, to see what TLS costs
     #[arg(long)]
     pub plain: bool,
-    /// I/O threads of the embedded server
+    /// I/O threads of the run's own server
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub io_threads: usize,
-    /// What those threads do when idle: park, adaptive, adaptive:50us or spin
+    /// What those threads, and the client of roundtrip, do when idle: park, adaptive, adaptive:50us or spin
+    ///
+    /// park sleeps at once: no CPU when idle, and a message after a pause pays for waking the thread, tens of
+    /// microseconds per hop. adaptive spins for 20 us (or the time given) after each burst, then sleeps: an answer
+    /// within that time is not delayed. spin never sleeps: it pays no wake-up and occupies one whole core per I/O
+    /// thread, so with fewer cores than busy threads it takes time from the others.
     #[arg(long, default_value = "adaptive", value_name = "POLICY")]
     pub io_policy: IoPolicy,
     /// Threads that run subscribers
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub subscriber_threads: usize,
-    /// Print one JSON object instead of tables
+    /// Run the whole process, server included, on this one core, counted from 0
+    #[arg(long, value_name = "CORE")]
+    pub pin: Option<usize>,
+    /// Runs, one after the other; the table then shows the median and the extremes
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub repeat: u32,
+    /// Print one JSON object per run instead of tables
     #[arg(long)]
     pub json: bool,
+    /// Write the figures as CSV, one row per run and channel; - is standard output, in place of the table
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Draw percentiles and the course of time into this SVG file; - is standard output, in place of the table
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// The program that `connections` starts with `serve`; `None`: the one that runs now.
+    #[arg(skip)]
+    pub program: Option<PathBuf>,
 }
 
-/// Runs the benchmark and prints its report on standard output.
+/// Does what the arguments say and prints the outcome on standard output.
 ///
 /// Must be called inside a tokio runtime; the clients of the benchmark run on threads of their own.
 ///
@@ -104,238 +170,105 @@ pub struct BenchArgs {
 /// Arguments that contradict each other, a server that cannot be reached, and every broken promise: see
 /// [`Violation`](crate::ledger::Violation).
 pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
-    let plan = args.plan()?;
-    let access = args.access()?;
-    let measured = run::run(&plan, access).await?;
-    Report::new(plan, &measured).print(args.json)
+    match &args.command {
+        BenchCommand::Compare(args) => output::compare::run(args),
+        BenchCommand::All(args) => output::all::run(args).await,
+        workload => {
+            let args = workload.run_args().context("every other command is a workload")?;
+            run_workload(&args).await
+        }
+    }
 }
 
-impl BenchArgs {
-    /// Checks the arguments against each other.
+impl BenchCommand {
+    /// The run this is, with its workload filled in.
+    fn run_args(&self) -> Option<RunArgs> {
+        let (workload, args) = match self {
+            Self::Throughput(args) => (Workload::Throughput, args),
+            Self::Latency(args) => (Workload::Latency, args),
+            Self::Roundtrip(args) => (Workload::Roundtrip, args),
+            Self::Fanout(args) => (Workload::Fanout, args),
+            Self::Connections(args) => (Workload::Connections, args),
+            Self::Mixed(args) => (Workload::Mixed, args),
+            Self::Compare(_) | Self::All(_) => return None,
+        };
+        Some(RunArgs { workload, ..args.clone() })
+    }
+}
+
+impl RunArgs {
+    /// The run that `twinlane bench LINE` describes, as in `latency --rate 100k --channel fast`.
     ///
     /// # Errors
     ///
-    /// The first contradiction, with what to change.
-    pub fn plan(&self) -> anyhow::Result<Plan> {
-        let transport = self.transport.unwrap_or(match self.channel {
-            ChannelKind::Fast => TransportKind::Quic,
-            ChannelKind::Reliable => TransportKind::Tcp,
-        });
-        let fanout = self.workload == Workload::Fanout;
-        let plan = Plan {
-            workload: self.workload,
-            channel: self.channel,
-            transport,
-            encrypted: !self.plain && transport != TransportKind::Local,
-            payload_bytes: self.size,
-            publishers: self.publishers,
-            subscribers: self.subscribers.unwrap_or(if fanout { FANOUT_SUBSCRIBERS } else { 1 }),
-            rate: self.rate.or((self.workload == Workload::Latency).then_some(LATENCY_RATE)),
-            warmup: self.warmup,
-            window: self.duration,
-            server: self.server.clone(),
-            embedded: self.server.is_none().then(|| self.embedded()),
-            subscriber_threads: self.subscriber_threads,
-        };
-        self.check_addresses(transport)?;
-        check_counts(&plan)?;
-        check_open_files(&plan)?;
-        Ok(plan)
-    }
-
-    fn embedded(&self) -> Embedded {
-        Embedded { io_threads: self.io_threads, io_policy: self.io_policy.to_string() }
-    }
-
-    fn check_addresses(&self, transport: TransportKind) -> anyhow::Result<()> {
-        ensure!(
-            !self.plain || transport == TransportKind::Tcp,
-            "--plain needs --transport tcp: QUIC is always encrypted"
-        );
-        let Some(server) = &self.server else { return Ok(()) };
-        ensure!(transport != TransportKind::Local, "--transport local has no server: leave out --server");
-        ensure!(
-            self.plain || self.fingerprint.is_some(),
-            "--server needs --fingerprint HEX, printed by `twinlane serve` at its start (or --plain on loopback)"
-        );
-        ensure!(
-            !self.plain || is_loopback(server),
-            "--plain sends in the clear: only to a loopback server, not {server}"
-        );
-        Ok(())
-    }
-
-    fn access(&self) -> anyhow::Result<Access> {
-        let token = self.token_file.as_ref().map(|path| {
-            let text = fs::read_to_string(path)
-                .with_context(|| format!("cannot read the token file {}", path.display()));
-            text.map(|text| text.trim().to_owned())
-        });
-        Ok(Access {
-            fingerprint: self.fingerprint,
-            token: token.transpose()?,
-            plain: self.plain,
-            io_policy: self.io_policy,
-        })
+    /// What is wrong with `line`, in the words of the command line.
+    pub fn from_line(line: &str) -> anyhow::Result<Self> {
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            bench: BenchArgs,
+        }
+        let words = std::iter::once("bench").chain(line.split_whitespace());
+        let command = Line::try_parse_from(words)?.bench.command;
+        command.run_args().with_context(|| format!("{line:?} is no workload"))
     }
 }
 
-fn check_counts(plan: &Plan) -> anyhow::Result<()> {
-    let payload_bytes = plan.payload_bytes;
-    ensure!(
-        payload_bytes >= PAYLOAD_BYTES_MIN,
-        "--size {payload_bytes} is too small: a payload's proof takes {PAYLOAD_BYTES_MIN} bytes"
-    );
-    ensure!(
-        (1..=PUBLISHERS_MAX).contains(&plan.publishers),
-        "--publishers must be 1 to {PUBLISHERS_MAX}, not {}",
-        plan.publishers
-    );
-    ensure!(
-        plan.workload != Workload::Fanout || plan.publishers == 1,
-        "fanout has one publisher: leave out --publishers"
-    );
-    ensure!(plan.subscribers > 0, "--subscribers must be at least 1");
-    let io_threads = plan.embedded.as_ref().map_or(1, |embedded| embedded.io_threads);
-    ensure!((1..=256).contains(&io_threads), "--io-threads must be 1 to 256");
-    ensure!((1..=256).contains(&plan.subscriber_threads), "--subscriber-threads must be 1 to 256");
-    ensure!(!plan.window.is_zero(), "--duration must be longer than nothing");
+async fn run_workload(args: &RunArgs) -> anyhow::Result<()> {
+    let mut reports = Vec::new();
+    let runs = args.repeat;
+    for number in 1..=runs {
+        let bar = progress_bar(args);
+        if runs > 1 {
+            bar.set_prefix(format!("run {number} of {runs}: "));
+        }
+        let report = run::measure_showing(args, &bar).await?;
+        if args.json {
+            // Each at once: what is measured stays measured, whatever happens to the next one.
+            print(&serde_json::to_string(&report)?)?;
+        }
+        reports.push(report);
+    }
+    write_files(args, &reports)?;
+    let stdout_is_taken = [&args.csv, &args.svg].into_iter().flatten().any(|path| is_stdout(path));
+    if args.json || stdout_is_taken {
+        return Ok(());
+    }
+    print(&report::table(&reports))
+}
+
+fn write_files(args: &RunArgs, reports: &[Report]) -> anyhow::Result<()> {
+    if let Some(path) = &args.csv {
+        write(path, &output::csv::results(reports))?;
+    }
+    if let Some(path) = &args.svg {
+        write(path, &output::plots::of_runs(reports))?;
+    }
     Ok(())
 }
 
-/// Refuses a run that would end in "too many open files" halfway through connecting.
-fn check_open_files(plan: &Plan) -> anyhow::Result<()> {
-    if plan.transport == TransportKind::Local {
-        return Ok(());
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    if is_stdout(path) {
+        return print(text.trim_end());
     }
-    let ends = if plan.server.is_some() { 1 } else { 2 };
-    let needed = (plan.publishers + plan.subscribers) as u64 * ends + 64;
-    match machine::open_files_max() {
-        Some(limit) if limit < needed => {
-            bail!("this run needs {needed} open files, the limit is {limit}: run `ulimit -n {needed}` first")
-        }
-        _ => Ok(()),
-    }
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn is_loopback(server: &str) -> bool {
-    let server = server.strip_prefix("twinlane://").unwrap_or(server);
-    let host = server.rsplit_once(':').map_or(server, |(host, _)| host).trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+fn print(text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(io::stdout().lock(), "{text}")?)
 }
 
-/// Reads `5s`, `500ms`, `2m`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let scale = match unit {
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        _ => return Err("give a number and a unit: ms, s or m, as in 500ms".into()),
-    };
-    let seconds = number.parse::<f64>().map_err(|_| format!("{number:?} is not a number"))? * scale;
-    if seconds > 86_400.0 {
-        return Err("a run is at most a day".into());
-    }
-    Ok(Duration::from_secs_f64(seconds))
+fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-"
 }
 
-/// Reads `5000`, `5k`, `2.5M`, with or without `/s`.
-fn rate(text: &str) -> Result<u64, String> {
-    let number = text.strip_suffix("/s").unwrap_or(text);
-    let (number, scale) = match number.strip_suffix(['k', 'K']) {
-        Some(number) => (number, 1e3),
-        None => number.strip_suffix('M').map_or((number, 1.0), |number| (number, 1e6)),
-    };
-    let per_second =
-        number.parse::<f64>().map_err(|_| format!("{text:?} is not a rate such as 10k"))? * scale;
-    if !(1.0..=1e9).contains(&per_second) {
-        return Err("a rate is 1 to 1000M messages per second".into());
+/// On a terminal only: a log must not fill with bars, and a pipe gets the report alone.
+fn progress_bar(args: &RunArgs) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
     }
-    Ok(per_second.round() as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::{CommandFactory as _, Parser};
-
-    use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Wrapper {
-        #[command(flatten)]
-        bench: BenchArgs,
-    }
-
-    fn plan(line: &str) -> anyhow::Result<Plan> {
-        let words = std::iter::once("bench").chain(line.split_whitespace());
-        Wrapper::try_parse_from(words)?.bench.plan()
-    }
-
-    fn refusal(line: &str) -> String {
-        plan(line).expect_err(line).to_string()
-    }
-
-    #[test]
-    fn the_arguments_are_a_valid_clap_command() {
-        Wrapper::command().debug_assert();
-    }
-
-    #[test]
-    fn each_channel_has_its_natural_transport() {
-        assert_eq!(plan("throughput").unwrap().transport, TransportKind::Tcp);
-        assert_eq!(plan("throughput --channel fast").unwrap().transport, TransportKind::Quic);
-        assert_eq!(plan("throughput --channel fast --transport tcp").unwrap().transport, TransportKind::Tcp);
-    }
-
-    #[test]
-    fn each_workload_has_its_own_defaults() {
-        let latency = plan("latency").unwrap();
-        assert_eq!((latency.rate, latency.subscribers), (Some(10_000), 1));
-        let fanout = plan("fanout").unwrap();
-        assert_eq!((fanout.rate, fanout.subscribers), (None, 100));
-        assert_eq!(plan("fanout --subscribers 7").unwrap().subscribers, 7);
-    }
-
-    #[test]
-    fn contradictions_are_refused_with_what_to_do() {
-        assert!(refusal("throughput --size 23").contains("24 bytes"));
-        assert!(refusal("throughput --plain --transport quic").contains("--transport tcp"));
-        assert!(refusal("throughput --server h:1").contains("--fingerprint"));
-        assert!(refusal("throughput --server h:1 --plain").contains("loopback"));
-        assert!(refusal("throughput --transport local --server h:1").contains("leave out --server"));
-        assert!(refusal("fanout --publishers 2").contains("one publisher"));
-        assert!(refusal("fanout --subscribers 100000000").contains("ulimit -n"));
-        assert!(refusal("throughput --subscribers 0").contains("at least 1"));
-        assert!(refusal("throughput --duration 0s").contains("--duration"));
-    }
-
-    #[test]
-    fn plain_is_for_loopback_by_any_name() {
-        for server in ["127.0.0.1:4747", "localhost:1", "[::1]:4747", "twinlane://127.0.0.9:1"] {
-            let plan = plan(&format!("throughput --plain --server {server}")).expect(server);
-            assert!(!plan.encrypted, "{server}");
-        }
-    }
-
-    #[test]
-    fn times_have_units() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1_500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        for wrong in ["5", "s", "", "5h", "-1s", "1e9s", "99999999m", "."] {
-            assert!(duration(wrong).is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn rates_may_be_abbreviated() {
-        assert_eq!(rate("5000"), Ok(5_000));
-        assert_eq!(rate("10k/s"), Ok(10_000));
-        assert_eq!(rate("2.5M"), Ok(2_500_000));
-        for wrong in ["0", "-1", "k", "", "2G", "nan", "inf", "1001M"] {
-            assert!(rate(wrong).is_err(), "{wrong:?}");
-        }
-    }
+    let style =
+        ProgressStyle::with_template("{prefix}{wide_bar} {msg}").expect("the template is well-formed");
+    let bar = ProgressBar::new((args.warmup + args.duration).as_millis() as u64);
+    bar.with_style(style).with_finish(ProgressFinish::AndClear)
 }

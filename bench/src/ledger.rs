@@ -13,39 +13,59 @@ pub enum Violation {
     /// A payload arrived with wrong content.
     #[error(transparent)]
     Payload(#[from] PayloadError),
-    /// A payload names a publisher this run does not have.
-    #[error("a payload names publisher {publisher}, this run has {publishers}")]
-    UnknownPublisher {
-        /// Publisher named by the payload.
-        publisher: u16,
-        /// Publishers of this run.
-        publishers: usize,
+    /// A payload names a stream this run does not have.
+    #[error("a payload names stream {stream}, this run has {streams}")]
+    UnknownStream {
+        /// Stream named by the payload.
+        stream: u16,
+        /// Streams of this run.
+        streams: usize,
+    },
+    /// A message arrived on another topic than it was sent to.
+    #[error("stream {stream}: seq {seq} arrived on topic {topic}, it was sent to topic {meant_for}")]
+    Topic {
+        /// Stream of the message.
+        stream: u16,
+        /// Seq of the message.
+        seq: u64,
+        /// Number of the topic it came on.
+        topic: usize,
+        /// Number of its own topic.
+        meant_for: usize,
+    },
+    /// A gap names a topic this run does not have.
+    #[error("a gap is reported on topic {topic}, this run has {topics}")]
+    UnknownTopic {
+        /// Number of that topic.
+        topic: usize,
+        /// Topics of this run.
+        topics: usize,
     },
     /// A message arrived a second time, or after a later one.
-    #[error("publisher {publisher}: seq {seq} arrived after seq {last_seq}")]
+    #[error("stream {stream}: seq {seq} arrived after seq {last_seq}")]
     Order {
-        /// Publisher of both messages.
-        publisher: u16,
+        /// Stream of both messages.
+        stream: u16,
         /// Seq of the message that came too late.
         seq: u64,
         /// Seq that had arrived before.
         last_seq: u64,
     },
     /// The engine's header and the payload disagree about the message's number.
-    #[error("publisher {publisher}: payload says seq {seq}, the header says {header_seq}")]
+    #[error("stream {stream}: payload says seq {seq}, the header says {header_seq}")]
     Header {
-        /// Publisher named by the payload.
-        publisher: u16,
+        /// Stream named by the payload.
+        stream: u16,
         /// Seq in the payload.
         seq: u64,
         /// Seq in the engine's header.
         header_seq: u64,
     },
     /// A reliable topic lost messages, reported or not.
-    #[error("a reliable topic lost {lost} messages of publisher {publisher} before seq {seq}")]
+    #[error("a reliable topic lost {lost} messages of stream {stream} before seq {seq}")]
     Lost {
-        /// Publisher whose messages are missing.
-        publisher: u16,
+        /// Stream whose messages are missing.
+        stream: u16,
         /// First seq after the hole.
         seq: u64,
         /// Messages in the hole.
@@ -58,8 +78,10 @@ pub enum Violation {
         gap: String,
     },
     /// After a clean close the sum is wrong.
-    #[error("{delivered} delivered + {lost} reported lost is not {sent} sent")]
+    #[error("topic {topic}: {delivered} delivered + {lost} reported lost is not {sent} sent")]
     Sum {
+        /// Number of the topic.
+        topic: usize,
         /// Messages that arrived.
         delivered: u64,
         /// Messages the engine reported missing.
@@ -69,88 +91,113 @@ pub enum Violation {
     },
 }
 
-/// Counts and checks what one subscription of a run receives.
+/// Counts and checks what one subscription of a run receives, topic by topic.
+///
+/// A publisher has a stream of its own on every topic: stream `s` of a run on `n` topics belongs to topic `s % n`.
 #[derive(Debug)]
 pub struct Ledger {
     payload_bytes: usize,
     reliable: bool,
     last_seqs: Vec<u64>,
-    delivered: u64,
-    gaps: u64,
-    lost: u64,
+    topics: Vec<Closed>,
+    all: Closed,
 }
 
 impl Ledger {
-    /// A ledger for a run of `publishers` publishers that send payloads of `payload_bytes`.
+    /// A ledger for a run of `publishers` publishers that send payloads of `payload_bytes` to `topics` topics.
     #[must_use]
-    pub fn new(publishers: usize, payload_bytes: usize, reliable: bool) -> Self {
-        Self { payload_bytes, reliable, last_seqs: vec![0; publishers], delivered: 0, gaps: 0, lost: 0 }
+    pub fn new(publishers: usize, topics: usize, payload_bytes: usize, reliable: bool) -> Self {
+        Self {
+            payload_bytes,
+            reliable,
+            last_seqs: vec![0; publishers * topics],
+            topics: vec![Closed::default(); topics],
+            all: Closed::default(),
+        }
     }
 
-    /// Books a message: checks its content, its number and its place in the publisher's order.
+    /// Books a message that came on topic number `topic`: checks its content, its number and its place in the
+    /// publisher's order.
     ///
     /// # Errors
     ///
     /// [`Violation`]: the message breaks a promise.
-    pub fn message(&mut self, payload: &[u8], header_seq: u64) -> Result<Stamp, Violation> {
+    pub fn message(&mut self, topic: usize, payload: &[u8], header_seq: u64) -> Result<Stamp, Violation> {
         let stamp = check(payload, self.payload_bytes)?;
-        let Stamp { publisher, seq, .. } = stamp;
-        let publishers = self.last_seqs.len();
-        let Some(last_seq) = self.last_seqs.get_mut(usize::from(publisher)) else {
-            return Err(Violation::UnknownPublisher { publisher, publishers });
+        let Stamp { publisher: stream, seq, .. } = stamp;
+        let streams = self.last_seqs.len();
+        let Some(last_seq) = self.last_seqs.get_mut(usize::from(stream)) else {
+            return Err(Violation::UnknownStream { stream, streams });
         };
+        let meant_for = usize::from(stream) % self.topics.len();
+        if topic != meant_for {
+            return Err(Violation::Topic { stream, seq, topic, meant_for });
+        }
         if header_seq != seq {
-            return Err(Violation::Header { publisher, seq, header_seq });
+            return Err(Violation::Header { stream, seq, header_seq });
         }
         if seq <= *last_seq {
-            return Err(Violation::Order { publisher, seq, last_seq: *last_seq });
+            return Err(Violation::Order { stream, seq, last_seq: *last_seq });
         }
         let lost = seq - *last_seq - 1;
         if self.reliable && lost > 0 {
-            return Err(Violation::Lost { publisher, seq, lost });
+            return Err(Violation::Lost { stream, seq, lost });
         }
         *last_seq = seq;
-        self.delivered += 1;
+        self.topics[topic].delivered += 1;
+        self.all.delivered += 1;
         Ok(stamp)
     }
 
-    /// Books a gap of `count` messages the engine reported; `gap` gives its words for the error.
+    /// Books a gap of `count` messages the engine reported on topic number `topic`; `gap` gives its words for the
+    /// error.
     ///
     /// # Errors
     ///
-    /// [`Violation::Gap`]: a reliable topic promises none.
-    pub fn gap(&mut self, count: u64, gap: impl FnOnce() -> String) -> Result<(), Violation> {
+    /// [`Violation::Gap`]: a reliable topic promises none, and [`Violation::UnknownTopic`].
+    pub fn gap(&mut self, topic: usize, count: u64, gap: impl FnOnce() -> String) -> Result<(), Violation> {
         if self.reliable {
             return Err(Violation::Gap { gap: gap() });
         }
-        self.gaps += 1;
-        self.lost += count;
+        let topics = self.topics.len();
+        let of_topic = self.topics.get_mut(topic).ok_or(Violation::UnknownTopic { topic, topics })?;
+        for books in [of_topic, &mut self.all] {
+            books.gaps += 1;
+            books.lost += count;
+        }
         Ok(())
     }
 
     /// Whether every one of `sent` messages is accounted for. Call it after the publishers have closed.
     #[must_use]
     pub fn is_settled(&self, sent: u64) -> bool {
-        self.delivered + self.lost >= sent
+        self.all.delivered + self.all.lost >= sent
     }
 
-    /// Closes the books.
+    /// Closes the books; `sent` says how many messages were sent to each topic.
     ///
     /// # Errors
     ///
     /// [`Violation::Sum`]: a message is unaccounted for, or counted twice.
-    pub fn close(self, sent: u64) -> Result<Closed, Violation> {
-        let Self { delivered, gaps, lost, .. } = self;
-        if delivered + lost != sent {
-            return Err(Violation::Sum { delivered, lost, sent });
+    ///
+    /// # Panics
+    ///
+    /// If `sent` is of another number of topics.
+    pub fn close(self, sent: &[u64]) -> Result<Closed, Violation> {
+        assert_eq!(sent.len(), self.topics.len(), "a count for every topic");
+        for (topic, (books, &sent)) in self.topics.iter().zip(sent).enumerate() {
+            let Closed { delivered, lost, .. } = *books;
+            if delivered + lost != sent {
+                return Err(Violation::Sum { topic, delivered, lost, sent });
+            }
         }
-        Ok(Closed { delivered, gaps, lost })
+        Ok(self.all)
     }
 
     /// Messages that arrived so far.
     #[must_use]
     pub fn delivered(&self) -> u64 {
-        self.delivered
+        self.all.delivered
     }
 }
 
@@ -177,32 +224,32 @@ mod tests {
     }
 
     fn receive(ledger: &mut Ledger, publisher: u16, seq: u64) -> Result<Stamp, Violation> {
-        ledger.message(&payload(publisher, seq), seq)
+        ledger.message(0, &payload(publisher, seq), seq)
     }
 
     #[test]
     fn reliable_books_close_when_everything_arrived_in_order() {
-        let mut ledger = Ledger::new(2, 32, true);
+        let mut ledger = Ledger::new(2, 1, 32, true);
         for (publisher, seq) in [(0, 1), (1, 1), (1, 2), (0, 2), (0, 3)] {
             receive(&mut ledger, publisher, seq).unwrap();
         }
         assert!(ledger.is_settled(5));
-        assert_eq!(ledger.close(5).unwrap(), Closed { delivered: 5, gaps: 0, lost: 0 });
+        assert_eq!(ledger.close(&[5]).unwrap(), Closed { delivered: 5, gaps: 0, lost: 0 });
     }
 
     #[test]
     fn a_reliable_hole_is_a_violation_that_counts_the_missing() {
-        let mut ledger = Ledger::new(1, 32, true);
+        let mut ledger = Ledger::new(1, 1, 32, true);
         receive(&mut ledger, 0, 1).unwrap();
         let error = receive(&mut ledger, 0, 5).unwrap_err();
-        assert!(matches!(error, Violation::Lost { publisher: 0, seq: 5, lost: 3 }), "{error}");
+        assert!(matches!(error, Violation::Lost { stream: 0, seq: 5, lost: 3 }), "{error}");
     }
 
     #[test]
     fn a_repeat_and_a_step_back_are_violations_on_both_channels() {
         for reliable in [true, false] {
             for seq in [1, 2] {
-                let mut ledger = Ledger::new(1, 32, reliable);
+                let mut ledger = Ledger::new(1, 1, 32, reliable);
                 receive(&mut ledger, 0, 1).unwrap();
                 receive(&mut ledger, 0, 2).unwrap();
                 let error = receive(&mut ledger, 0, seq).unwrap_err();
@@ -214,47 +261,65 @@ mod tests {
     #[test]
     fn fast_books_close_only_when_the_reported_gaps_cover_the_holes_exactly() {
         for (reported, closes) in [(2, false), (3, true), (4, false)] {
-            let mut ledger = Ledger::new(1, 32, false);
+            let mut ledger = Ledger::new(1, 1, 32, false);
             receive(&mut ledger, 0, 1).unwrap();
-            ledger.gap(reported, String::new).unwrap();
+            ledger.gap(0, reported, String::new).unwrap();
             receive(&mut ledger, 0, 5).unwrap();
-            assert_eq!(ledger.close(5).is_ok(), closes, "{reported} reported, 3 missing");
+            assert_eq!(ledger.close(&[5]).is_ok(), closes, "{reported} reported, 3 missing");
         }
     }
 
     #[test]
     fn messages_lost_before_the_first_that_arrived_must_be_reported_too() {
         for (reported, closes) in [(0, false), (7, true)] {
-            let mut ledger = Ledger::new(1, 32, false);
-            ledger.gap(reported, String::new).unwrap();
+            let mut ledger = Ledger::new(1, 1, 32, false);
+            ledger.gap(0, reported, String::new).unwrap();
             receive(&mut ledger, 0, 8).unwrap();
-            assert_eq!(ledger.close(8).is_ok(), closes, "{reported} reported, 7 missing");
+            assert_eq!(ledger.close(&[8]).is_ok(), closes, "{reported} reported, 7 missing");
         }
     }
 
     #[test]
     fn a_lost_tail_is_unsettled_until_it_is_reported() {
-        let mut ledger = Ledger::new(1, 32, false);
+        let mut ledger = Ledger::new(1, 1, 32, false);
         receive(&mut ledger, 0, 1).unwrap();
         assert!(!ledger.is_settled(3));
-        ledger.gap(2, String::new).unwrap();
+        ledger.gap(0, 2, String::new).unwrap();
         assert!(ledger.is_settled(3));
-        assert_eq!(ledger.close(3).unwrap(), Closed { delivered: 1, gaps: 1, lost: 2 });
+        assert_eq!(ledger.close(&[3]).unwrap(), Closed { delivered: 1, gaps: 1, lost: 2 });
     }
 
     #[test]
     fn a_gap_on_a_reliable_topic_is_a_violation() {
-        let mut ledger = Ledger::new(1, 32, true);
-        let error = ledger.gap(1, || "offsets 4..5".into()).unwrap_err();
+        let mut ledger = Ledger::new(1, 1, 32, true);
+        let error = ledger.gap(0, 1, || "offsets 4..5".into()).unwrap_err();
         assert_eq!(error.to_string(), "a reliable topic reported a gap: offsets 4..5");
     }
 
     #[test]
-    fn a_foreign_publisher_and_a_wrong_header_are_violations() {
-        let mut ledger = Ledger::new(1, 32, true);
+    fn a_foreign_stream_and_a_wrong_header_are_violations() {
+        let mut ledger = Ledger::new(1, 1, 32, true);
         let error = receive(&mut ledger, 1, 1).unwrap_err();
-        assert!(matches!(error, Violation::UnknownPublisher { publisher: 1, publishers: 1 }), "{error}");
-        let error = ledger.message(&payload(0, 1), 2).unwrap_err();
+        assert!(matches!(error, Violation::UnknownStream { stream: 1, streams: 1 }), "{error}");
+        let error = ledger.message(0, &payload(0, 1), 2).unwrap_err();
         assert!(matches!(error, Violation::Header { seq: 1, header_seq: 2, .. }), "{error}");
+    }
+
+    #[test]
+    fn every_topic_has_books_of_its_own() {
+        // Two publishers on three topics: stream 4 is publisher 1 on topic 1.
+        let mut ledger = Ledger::new(2, 3, 32, false);
+        ledger.message(1, &payload(4, 1), 1).unwrap();
+        ledger.gap(2, 1, String::new).unwrap();
+        assert!(ledger.is_settled(2));
+        let error = ledger.close(&[0, 2, 0]).unwrap_err();
+        assert!(matches!(error, Violation::Sum { topic: 1, delivered: 1, sent: 2, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_message_on_another_topic_is_a_violation() {
+        let mut ledger = Ledger::new(1, 3, 32, true);
+        let error = ledger.message(2, &payload(1, 1), 1).unwrap_err();
+        assert!(matches!(error, Violation::Topic { topic: 2, meant_for: 1, .. }), "{error}");
     }
 }

@@ -2,15 +2,17 @@
 //!
 //! Everything is best effort: what the machine does not tell is left out, and nothing here fails a run.
 
-use std::{fs, path::Path, process::Command, thread};
+use std::{fs, io, path::Path, process::Command, thread, time::SystemTime};
 
-use serde::Serialize;
-
-/// Ticks per second in `/proc/*/stat`: fixed by the Linux ABI to user space, whatever the kernel's own tick.
-const TICKS_PER_SECOND: f64 = 100.0;
+use rustix::{
+    process::{Pid, Resource, Rlimit, getrlimit, setrlimit},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+    time::{ClockId, clock_gettime},
+};
+use serde::{Deserialize, Serialize};
 
 /// The machine a figure belongs to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// Model name of the first CPU.
     pub cpu: Option<String>,
@@ -48,16 +50,87 @@ pub fn commit() -> Option<String> {
     Some(if changed { format!("{head}+") } else { head })
 }
 
-/// CPU seconds all threads of this process have used, to 10 ms.
+/// CPU seconds all threads of this process have used so far, to the nanosecond.
 #[must_use]
-pub fn cpu_seconds() -> Option<f64> {
-    cpu_seconds_in(&fs::read_to_string("/proc/self/stat").ok()?)
+pub fn cpu_seconds() -> f64 {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
 }
 
-/// How many files (and so connections) this process may have open, if the system says so.
+/// CPU seconds the living threads of another process have used so far, to the nanosecond.
 #[must_use]
-pub fn open_files_max() -> Option<u64> {
-    open_files_max_in(&fs::read_to_string("/proc/self/limits").ok()?)
+pub fn cpu_seconds_of(pid: u32) -> Option<f64> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let used_ns = threads.flatten().map(|thread| {
+        let figures = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        scheduled_ns_in(&figures)
+    });
+    Some(used_ns.sum::<Option<u64>>()? as f64 / 1e9)
+}
+
+/// Bytes of memory a process has resident.
+#[must_use]
+pub fn resident_bytes_of(pid: u32) -> Option<u64> {
+    resident_bytes_in(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+/// Now, as RFC 3339 in UTC, to the second.
+#[must_use]
+pub fn date() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+/// How many files (and so connections) this process may have open, after raising its limit towards `wanted` as far as
+/// the system lets it; `None`: any number.
+#[must_use]
+pub fn open_files_max(wanted: u64) -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.current.filter(|current| *current < wanted)?;
+    let raised = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let asked = Rlimit { current: Some(raised), maximum: limit.maximum };
+    Some(if setrlimit(Resource::Nofile, asked).is_ok() { raised } else { current })
+}
+
+/// Every thread of this process on one core, and those it starts from now on; dropping it lets them run where this
+/// thread could before.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    before: CpuSet,
+}
+
+impl Pinned {
+    /// # Errors
+    ///
+    /// There is no such core, or this process may not use it.
+    pub(crate) fn to(core: usize) -> io::Result<Self> {
+        let before = sched_getaffinity(None)?;
+        let mut only = CpuSet::new();
+        only.set(core);
+        set_all_threads(&only)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // Threads that end meanwhile cannot be told, and nobody can be told that a core has gone.
+        let _ = set_all_threads(&self.before);
+    }
+}
+
+fn set_all_threads(cores: &CpuSet) -> io::Result<()> {
+    sched_setaffinity(None, cores)?;
+    for thread in fs::read_dir("/proc/self/task")? {
+        let number = thread?.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(thread) = number.and_then(Pid::from_raw) {
+            match sched_setaffinity(Some(thread), cores) {
+                // It has ended since it was listed.
+                Err(rustix::io::Errno::SRCH) => {}
+                outcome => outcome?,
+            }
+        }
+    }
+    Ok(())
 }
 
 fn git(args: &[&str]) -> Option<String> {
@@ -70,18 +143,14 @@ fn cpu_model(cpuinfo: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-fn cpu_seconds_in(stat: &str) -> Option<f64> {
-    // The second field is the command's name in brackets and may hold anything, also spaces and brackets.
-    let (_, after_name) = stat.rsplit_once(')')?;
-    let mut fields = after_name.split_ascii_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some((user + system) as f64 / TICKS_PER_SECOND)
+fn scheduled_ns_in(schedstat: &str) -> Option<u64> {
+    schedstat.split_ascii_whitespace().next()?.parse().ok()
 }
 
-fn open_files_max_in(limits: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_ascii_whitespace().next()?.parse().ok()
+fn resident_bytes_in(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
+    Some(kib << 10)
 }
 
 #[cfg(test)]
@@ -89,11 +158,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_time_is_user_plus_system_whatever_the_process_is_called() {
-        let stat = "12 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20 0 3 0 99";
-        assert_eq!(cpu_seconds_in(stat), Some(3.0));
-        assert_eq!(cpu_seconds_in("12 (cut"), None);
-        assert_eq!(cpu_seconds_in("12 (x) S 1 2"), None);
+    fn the_time_a_thread_ran_is_the_first_figure_of_the_scheduler() {
+        assert_eq!(scheduled_ns_in("3000000000 17 5\n"), Some(3_000_000_000));
+        assert_eq!(scheduled_ns_in(""), None);
+        assert!(cpu_seconds_of(std::process::id()).is_none_or(|seconds| seconds > 0.0));
     }
 
     #[test]
@@ -105,9 +173,30 @@ mod tests {
     }
 
     #[test]
-    fn the_open_file_limit_is_the_soft_one() {
-        let limits = "Limit   Soft Limit  Hard Limit  Units\nMax open files            1024                 524288               files\n";
-        assert_eq!(open_files_max_in(limits), Some(1_024));
-        assert_eq!(open_files_max_in("Max open files  unlimited unlimited files"), None);
+    fn resident_memory_is_in_units_of_1024_bytes() {
+        assert_eq!(resident_bytes_in("VmPeak:\t 9 kB\nVmRSS:\t    1024 kB\n"), Some(1 << 20));
+        assert_eq!(resident_bytes_in("VmPeak:\t 9 kB\n"), None);
+        assert!(resident_bytes_of(std::process::id()).is_some_and(|bytes| bytes > 1 << 20));
+    }
+
+    #[test]
+    fn cpu_time_is_finer_than_a_tick() {
+        let before = cpu_seconds();
+        let mut rounds = 0_u64;
+        while cpu_seconds() - before < 0.002 {
+            rounds += 1;
+        }
+        assert!(rounds > 10, "{rounds} readings within 2 ms of CPU time");
+    }
+
+    #[test]
+    fn a_pinned_process_runs_on_one_core_until_the_pin_is_dropped() {
+        let before = sched_getaffinity(None).unwrap();
+        let core = (0..CpuSet::MAX_CPU).find(|&core| before.is_set(core)).unwrap();
+        let pinned = Pinned::to(core).unwrap();
+        let inside = thread::spawn(|| sched_getaffinity(None).unwrap().count()).join().unwrap();
+        drop(pinned);
+        assert_eq!(inside, 1);
+        assert_eq!(sched_getaffinity(None).unwrap(), before);
     }
 }

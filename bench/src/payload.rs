@@ -17,8 +17,8 @@ use thiserror::Error;
 /// The smallest payload that carries its proof.
 pub const PAYLOAD_BYTES_MIN: usize = 24;
 
-/// More publishers than this do not fit the payload's publisher field.
-pub const PUBLISHERS_MAX: usize = 1 << 16;
+/// More publisher streams than this do not fit the payload's publisher field.
+pub const STREAMS_MAX: usize = 1 << 16;
 
 const SEQ_BITS: u32 = 48;
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -26,7 +26,7 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 /// What a payload says about itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Stamp {
-    /// Number of the publisher within this run, from 0.
+    /// Number of the publisher stream within this run, from 0: a publisher on several topics has a stream on each.
     pub publisher: u16,
     /// Number of the message within its publisher's stream, from 1.
     pub seq: u64,

@@ -1,51 +1,63 @@
 //! What one run does, after the command line has been checked: everything a report must repeat.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use clap::ValueEnum;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use twinlane::TopicSpec;
 
 /// What is measured.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Workload {
     /// How many messages per second get through when publishers send as fast as they can.
+    #[default]
     Throughput,
     /// How late messages arrive that are due at fixed instants (an open loop).
     Latency,
+    /// How long one message takes to the server and back, one after the other (a closed loop).
+    Roundtrip,
     /// How many deliveries per second one publisher causes at many subscribers, each on its own connection.
     Fanout,
+    /// How fast connections are accepted, and what an idle one costs the server.
+    Connections,
+    /// Latency on a fast topic while a reliable one takes all it can, on the same sessions.
+    Mixed,
 }
 
-/// Which promise the topic makes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, ValueEnum)]
+/// Which promise a topic makes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelKind {
     /// May lose messages; every loss is reported.
     Fast,
     /// Every message, once, in order.
     Reliable,
+    /// One topic of each: what `mixed` is.
+    #[value(skip)]
+    Both,
 }
 
 /// What carries the messages.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum TransportKind {
     /// One TCP connection per client, with TLS unless --plain.
     Tcp,
     /// One QUIC connection per client: datagrams for fast, a stream for reliable.
     Quic,
+    /// A TCP connection for reliable topics and a QUIC one for fast topics, as clients have by default.
+    Both,
     /// No network: publisher and subscriber share the engine of this process.
     Local,
 }
 
 /// A checked run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// What is measured.
     pub workload: Workload,
-    /// Which promise the topic makes.
+    /// Which promise the topics make.
     pub channel: ChannelKind,
     /// What carries the messages.
     pub transport: TransportKind,
@@ -55,26 +67,32 @@ pub struct Plan {
     pub payload_bytes: usize,
     /// Publishers, each on a session of its own.
     pub publishers: usize,
-    /// Subscribers, each on a session of its own.
+    /// Subscribers, each on a session of its own, but for `roundtrip` with one session.
     pub subscribers: usize,
-    /// Messages per second of all publishers together; `None`: as fast as they can.
+    /// Topics of each channel; publishers send to them in turn.
+    pub topics: usize,
+    /// Sessions of `roundtrip`: 1 when what is sent comes back on the session that sent it.
+    pub sessions: usize,
+    /// Messages per second of all publishers together; `None`: as fast as they can. For `mixed` of the fast topic.
     pub rate: Option<u64>,
     /// Time before the window that counts.
-    #[serde(rename = "warmup_seconds", serialize_with = "seconds")]
+    #[serde(rename = "warmup_seconds", with = "seconds")]
     pub warmup: Duration,
     /// The window that counts.
-    #[serde(rename = "window_seconds", serialize_with = "seconds")]
+    #[serde(rename = "window_seconds", with = "seconds")]
     pub window: Duration,
-    /// A server elsewhere; `None`: one embedded in this process.
+    /// A server elsewhere; `None`: one of our own.
     pub server: Option<String>,
-    /// The embedded server's threads, if it is embedded.
+    /// Our own server's threads, if it is our own.
     pub embedded: Option<Embedded>,
     /// Threads that run subscribers; publishers have one more.
     pub subscriber_threads: usize,
+    /// The one core that everything runs on, if it is pinned.
+    pub pin: Option<usize>,
 }
 
-/// How the server inside this process runs.
-#[derive(Clone, Debug, Serialize)]
+/// How the server of the run's own runs: inside this process, for `connections` as a process of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Embedded {
     /// Its I/O threads.
     pub io_threads: usize,
@@ -82,27 +100,45 @@ pub struct Embedded {
     pub io_policy: String,
 }
 
-impl Plan {
-    /// Whether every message must arrive.
-    #[must_use]
-    pub fn is_reliable(&self) -> bool {
-        self.channel == ChannelKind::Reliable
-    }
+/// When the messages of a flow are sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Pace {
+    /// As fast as the queues take them.
+    FlatOut,
+    /// Not more than this many per second, in small groups.
+    Capped(u64),
+    /// Each at its instant, this many per second; latency counts from that instant.
+    OpenLoop(u64),
+}
 
-    /// The specification of the run's topic.
-    #[must_use]
-    pub fn topic_spec(&self) -> TopicSpec {
-        match self.channel {
-            ChannelKind::Fast => TopicSpec::fast(),
-            ChannelKind::Reliable => TopicSpec::reliable(),
+/// The messages of one channel within a run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Flow {
+    pub(crate) name: &'static str,
+    pub(crate) reliable: bool,
+    pub(crate) pace: Pace,
+}
+
+impl Plan {
+    /// What flows in this run: one channel, for `mixed` both.
+    pub(crate) fn flows(&self) -> Vec<Flow> {
+        let flow = |reliable, pace| Flow { name: if reliable { "reliable" } else { "fast" }, reliable, pace };
+        let rate = self.rate.unwrap_or(1);
+        match self.workload {
+            Workload::Mixed => vec![flow(true, Pace::FlatOut), flow(false, Pace::OpenLoop(rate))],
+            Workload::Latency => vec![flow(self.channel == ChannelKind::Reliable, Pace::OpenLoop(rate))],
+            Workload::Throughput | Workload::Fanout | Workload::Roundtrip | Workload::Connections => {
+                vec![flow(
+                    self.channel == ChannelKind::Reliable,
+                    self.rate.map_or(Pace::FlatOut, Pace::Capped),
+                )]
+            }
         }
     }
 
-    /// The messages of the whole schedule, warm-up included, if there is a schedule.
-    #[must_use]
-    pub fn scheduled_messages(&self) -> Option<u64> {
-        let seconds = (self.warmup + self.window).as_secs_f64();
-        (self.workload == Workload::Latency).then(|| (self.rate.unwrap_or(1) as f64 * seconds).ceil() as u64)
+    /// The messages of a whole schedule of `rate` per second, warm-up included.
+    pub(crate) fn scheduled_messages(&self, rate: u64) -> u64 {
+        (rate as f64 * (self.warmup + self.window).as_secs_f64()).ceil() as u64
     }
 
     /// The run in one line.
@@ -111,28 +147,92 @@ impl Plan {
         let server = match (&self.server, &self.embedded) {
             (Some(server), _) => format!("server {server}"),
             (None, Some(Embedded { io_threads, io_policy })) if self.transport != TransportKind::Local => {
-                format!("embedded server, {io_threads} I/O thread(s), {io_policy}")
+                let place = if self.workload == Workload::Connections {
+                    "in a process of its own"
+                } else {
+                    "embedded"
+                };
+                format!("server {place}, {io_threads} I/O thread(s), {io_policy}")
             }
             (None, _) => "in process".to_owned(),
         };
         let crypto = if self.encrypted { "encrypted" } else { "not encrypted" };
+        let ends = match (self.workload, self.sessions) {
+            (Workload::Roundtrip, 1) => "one session".to_owned(),
+            (Workload::Roundtrip, _) => "two sessions".to_owned(),
+            (Workload::Connections, _) => format!("{} subscribers", self.subscribers),
+            _ => format!("{} → {}", self.publishers, self.subscribers),
+        };
+        let size = match self.workload {
+            Workload::Connections => String::new(),
+            _ => format!("{} B, ", self.payload_bytes),
+        };
+        let topics = if self.topics > 1 { format!(", {} topics", self.topics) } else { String::new() };
+        let rate = self.rate.map(|rate| format!(", {rate} msg/s")).unwrap_or_default();
+        let pin = self.pin.map(|core| format!(", all on core {core}")).unwrap_or_default();
+        let Self { workload, channel, transport, .. } = self;
         format!(
-            "{}: {} over {} ({crypto}), {} B, {} → {}, {server}",
-            word(&self.workload),
-            word(&self.channel),
-            word(&self.transport),
-            self.payload_bytes,
-            self.publishers,
-            self.subscribers,
+            "{workload}: {channel} over {transport} ({crypto}), {size}{ends}{topics}{rate}, {server}{pin}"
         )
     }
 }
 
-/// The word of a choice on the command line.
-fn word(choice: &impl ValueEnum) -> String {
-    choice.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+impl Flow {
+    /// The specification of the flow's topics.
+    pub(crate) fn topic_spec(self) -> TopicSpec {
+        if self.reliable { TopicSpec::reliable() } else { TopicSpec::fast() }
+    }
+
+    pub(crate) fn is_timed(self) -> bool {
+        matches!(self.pace, Pace::OpenLoop(_))
+    }
 }
 
-fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64())
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Throughput => "throughput",
+            Self::Latency => "latency",
+            Self::Roundtrip => "roundtrip",
+            Self::Fanout => "fanout",
+            Self::Connections => "connections",
+            Self::Mixed => "mixed",
+        })
+    }
+}
+
+impl fmt::Display for ChannelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fast => "fast",
+            Self::Reliable => "reliable",
+            Self::Both => "reliable and fast",
+        })
+    }
+}
+
+impl fmt::Display for TransportKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Quic => "quic",
+            Self::Both => "tcp and quic",
+            Self::Local => "local",
+        })
+    }
+}
+
+/// A duration as a number of seconds.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(duration.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }

@@ -1,4 +1,5 @@
-//! The publishers of a run: flat out, at a capped rate, or on the open loop's schedule. One thread, one task each.
+//! The publishers of a run: flat out, at a capped rate, or on the open loop's schedule. One thread, a session for each
+//! publisher, on it a flow for each channel.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,33 +13,42 @@ use twinlane::{Publisher, Session};
 use crate::{
     clock::{Schedule, now_ns},
     payload::{Stamp, fill},
-    plan::{Plan, Workload},
-    shared::{Shared, Start},
+    plan::{Flow, Pace, Plan},
+    shared::{Sent, Shared, Start},
     stage::Connector,
 };
 
 /// Payload bytes a publisher hands over before it lets the connection on its thread work: about one large write.
 const TURN_BYTES: usize = 64 << 10;
 
+/// The same where another flow of the thread has a schedule to keep.
+const TURN_BYTES_BESIDE: usize = 4 << 10;
+
 /// Further away than this the open loop sleeps; closer it spins, because a timer is no more exact than 1 ms.
 const SPIN: Duration = Duration::from_millis(3);
 
 /// What the publishers of a run did.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Published {
-    pub(crate) sent: u64,
+    pub(crate) sent: Sent,
     pub(crate) refused: u64,
     /// How far the open loop fell behind its schedule at worst.
     pub(crate) behind_ns_max: u64,
 }
 
-/// One publisher of the run and its payload buffer.
+/// One publisher of one flow: its streams, and a payload buffer.
 struct Source {
-    session: Session,
+    streams: Vec<Stream>,
+    /// The stream that is next.
+    turn: usize,
+    payload: Vec<u8>,
+}
+
+/// One publisher on one topic.
+struct Stream {
     publisher: Publisher,
     number: u16,
     seq: u64,
-    payload: Vec<u8>,
 }
 
 /// Connects every publisher, says so, waits for the start, publishes until told to stop, and closes cleanly.
@@ -47,63 +57,113 @@ pub(crate) async fn publish(
     connector: Connector,
     shared: Arc<Shared>,
 ) -> anyhow::Result<Published> {
-    let mut sources = Vec::with_capacity(plan.publishers);
+    let flows = plan.flows();
+    let mut sessions = Vec::with_capacity(plan.publishers);
+    let mut sources: Vec<Vec<Source>> = flows.iter().map(|_| Vec::new()).collect();
     for number in 0..plan.publishers {
-        sources.push(Source::open(&connector, number, plan.payload_bytes).await?);
+        let session = connector.session(&format!("bench publisher {number}")).await?;
+        for (sources, &flow) in sources.iter_mut().zip(&flows) {
+            sources.push(Source::open(&plan, &connector, &session, flow, number).await?);
+        }
+        sessions.push(session);
         shared.client_is_ready().await;
     }
     let start = shared.started().await;
-    if plan.workload == Workload::Latency {
-        return open_loop(&plan, &connector, &shared, start, sources).await;
-    }
+    let (turn, flow_count) = (turn_messages(&plan), flows.len());
     let mut tasks = JoinSet::new();
-    for mut source in sources {
-        let (shared, connector) = (Arc::clone(&shared), connector.clone());
-        let share = plan.rate.map(|rate| {
-            let publishers = plan.publishers as u64;
-            Schedule::new(start.start_ns, (rate / publishers).max(1))
-        });
-        tasks.spawn(async move {
-            match share {
-                None => source.flat_out(&shared).await?,
-                Some(schedule) => source.capped(&shared, schedule).await?,
-            }
-            source.close(&connector).await
-        });
+    for (index, (sources, flow)) in sources.into_iter().zip(flows).enumerate() {
+        let shared = Arc::clone(&shared);
+        if let Pace::OpenLoop(rate) = flow.pace {
+            let messages = plan.scheduled_messages(rate);
+            let schedule = Schedule::new(start.start_ns, rate);
+            tasks.spawn(async move { (index, open_loop(schedule, messages, turn, &shared, sources).await) });
+            continue;
+        }
+        for source in sources {
+            let (shared, pace) = (Arc::clone(&shared), share(flow.pace, plan.publishers));
+            tasks.spawn(async move { (index, source.publish(pace, start, turn, &shared).await) });
+        }
     }
-    let mut total = Published::default();
+    let mut total = Published { sent: vec![vec![0; plan.topics]; flow_count], refused: 0, behind_ns_max: 0 };
     while let Some(done) = tasks.join_next().await {
-        total.add(done.context("a publisher panicked")??);
+        let (flow, part) = done.context("a publisher panicked")?;
+        total.add(flow, &part?);
+    }
+    for session in sessions {
+        connector.check_carrier(&session)?;
+        session.close().await;
     }
     Ok(total)
 }
 
+/// What some publishers of a flow did.
+#[derive(Default)]
+struct Part {
+    /// By topic.
+    sent: Vec<u64>,
+    refused: u64,
+    behind_ns_max: u64,
+}
+
 impl Published {
-    fn add(&mut self, other: Self) {
-        self.sent += other.sent;
+    fn add(&mut self, flow: usize, part: &Part) {
+        self.sent[flow].iter_mut().zip(&part.sent).for_each(|(all, sent)| *all += sent);
+        self.refused += part.refused;
+        self.behind_ns_max = self.behind_ns_max.max(part.behind_ns_max);
+    }
+}
+
+impl Part {
+    fn add(&mut self, other: &Self) {
+        self.sent.resize(other.sent.len(), 0);
+        self.sent.iter_mut().zip(&other.sent).for_each(|(all, sent)| *all += sent);
         self.refused += other.refused;
-        self.behind_ns_max = self.behind_ns_max.max(other.behind_ns_max);
     }
 }
 
 impl Source {
-    async fn open(connector: &Connector, number: usize, payload_bytes: usize) -> anyhow::Result<Self> {
-        let session = connector.session(&format!("bench publisher {number}")).await?;
-        let publisher = session.publisher(connector.topic()).await.context("cannot open a publisher")?;
-        let number = u16::try_from(number).expect("the command line bounds the publishers");
-        Ok(Self { session, publisher, number, seq: 0, payload: vec![0; payload_bytes] })
+    async fn open(
+        plan: &Plan,
+        connector: &Connector,
+        session: &Session,
+        flow: Flow,
+        number: usize,
+    ) -> anyhow::Result<Self> {
+        let mut streams = Vec::with_capacity(plan.topics);
+        for topic in 0..plan.topics {
+            let name = connector.topic(flow, topic);
+            let publisher = session.publisher(&name).await.context("cannot open a publisher")?;
+            let number = u16::try_from(number * plan.topics + topic);
+            let number = number.expect("the command line bounds the streams");
+            streams.push(Stream { publisher, number, seq: 0 });
+        }
+        Ok(Self { streams, turn: 0, payload: vec![0; plan.payload_bytes] })
     }
 
     async fn send(&mut self, due_ns: u64) -> anyhow::Result<()> {
-        self.seq += 1;
-        fill(Stamp { publisher: self.number, seq: self.seq, due_ns }, &mut self.payload);
-        let seq = self.publisher.send(&self.payload).await.context("cannot publish")?;
-        assert!(seq == self.seq, "seqs are dense from 1: sent {}, told {seq}", self.seq);
+        let stream = &mut self.streams[self.turn];
+        stream.seq += 1;
+        fill(Stamp { publisher: stream.number, seq: stream.seq, due_ns }, &mut self.payload);
+        let seq = stream.publisher.send(&self.payload).await.context("cannot publish")?;
+        assert!(seq == stream.seq, "seqs are dense from 1: sent {}, told {seq}", stream.seq);
+        self.turn += 1;
+        if self.turn == self.streams.len() {
+            self.turn = 0;
+        }
         Ok(())
     }
 
-    async fn flat_out(&mut self, shared: &Shared) -> anyhow::Result<()> {
-        let turn = turn_messages(self.payload.len());
+    async fn publish(mut self, pace: Pace, start: Start, turn: u64, shared: &Shared) -> anyhow::Result<Part> {
+        match pace {
+            Pace::FlatOut => self.flat_out(turn, shared).await?,
+            Pace::Capped(rate) | Pace::OpenLoop(rate) => {
+                self.capped(Schedule::new(start.start_ns, rate), turn, shared).await?;
+            }
+        }
+        self.close().await
+    }
+
+    async fn flat_out(&mut self, turn: u64, shared: &Shared) -> anyhow::Result<()> {
         while !shared.is_stopped() {
             for _ in 0..turn {
                 self.send(0).await?;
@@ -113,13 +173,14 @@ impl Source {
         Ok(())
     }
 
-    async fn capped(&mut self, shared: &Shared, schedule: Schedule) -> anyhow::Result<()> {
-        let turn = turn_messages(self.payload.len());
+    async fn capped(&mut self, schedule: Schedule, turn: u64, shared: &Shared) -> anyhow::Result<()> {
+        let mut sent = 0;
         while !shared.is_stopped() {
-            let due = schedule.due_by(now_ns()).saturating_sub(self.seq).min(turn);
+            let due = schedule.due_by(now_ns()).saturating_sub(sent).min(turn);
             for _ in 0..due {
                 self.send(0).await?;
             }
+            sent += due;
             if due < turn {
                 sleep(Duration::from_millis(1)).await;
             } else {
@@ -129,28 +190,28 @@ impl Source {
         Ok(())
     }
 
-    /// Waits until everything sent has its outcome, and checks that nothing changed under the run.
-    async fn close(self, connector: &Connector) -> anyhow::Result<Published> {
-        let flushed = self.publisher.close().await.context("cannot close a publisher")?;
-        connector.check_carrier(&self.session)?;
-        self.session.close().await;
-        Ok(Published { sent: self.seq, refused: flushed.refused, behind_ns_max: 0 })
+    /// Waits until everything sent has its outcome.
+    async fn close(self) -> anyhow::Result<Part> {
+        let mut part = Part::default();
+        for stream in self.streams {
+            let flushed = stream.publisher.close().await.context("cannot close a publisher")?;
+            part.sent.push(stream.seq);
+            part.refused += flushed.refused;
+        }
+        Ok(part)
     }
 }
 
 /// All publishers in one task, taking turns, so that one schedule rules them all.
 async fn open_loop(
-    plan: &Plan,
-    connector: &Connector,
+    schedule: Schedule,
+    messages: u64,
+    turn: u64,
     shared: &Shared,
-    start: Start,
     mut sources: Vec<Source>,
-) -> anyhow::Result<Published> {
-    let messages = plan.scheduled_messages().expect("an open loop has a schedule");
-    let schedule = Schedule::new(start.start_ns, plan.rate.expect("an open loop has a rate"));
+) -> anyhow::Result<Part> {
     let mut behind_ns_max = 0;
     let mut turns = (0..sources.len()).cycle();
-    let turn = turn_messages(plan.payload_bytes);
     let mut next = 0;
     while next < messages {
         ensure!(
@@ -168,9 +229,10 @@ async fn open_loop(
         }
         yield_now().await;
     }
-    let mut total = Published { behind_ns_max, ..Published::default() };
+    shared.finish_schedule();
+    let mut total = Part { behind_ns_max, ..Part::default() };
     for source in sources {
-        total.add(source.close(connector).await?);
+        total.add(&source.close().await?);
     }
     Ok(total)
 }
@@ -187,6 +249,15 @@ async fn wait_until(due_ns: u64) -> u64 {
     }
 }
 
-fn turn_messages(payload_bytes: usize) -> u64 {
-    (TURN_BYTES / payload_bytes).max(1) as u64
+/// What one of `publishers` publishers has to do.
+fn share(pace: Pace, publishers: usize) -> Pace {
+    match pace {
+        Pace::Capped(rate) => Pace::Capped((rate / publishers as u64).max(1)),
+        Pace::FlatOut | Pace::OpenLoop(_) => pace,
+    }
+}
+
+fn turn_messages(plan: &Plan) -> u64 {
+    let turn_bytes = if plan.flows().len() > 1 { TURN_BYTES_BESIDE } else { TURN_BYTES };
+    (turn_bytes / plan.payload_bytes).max(1) as u64
 }

@@ -1,38 +1,39 @@
-//! The report of a run: one JSON object for machines, or a table for people.
-
-use std::io::{self, Write as _};
+//! The report of a run: what JSON holds and files are compared by, and the table for people.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+pub use crate::stats::{LatencySummary, Percentile, Spread};
 use crate::{
     machine::{self, Machine},
     plan::{Plan, Workload},
-    run::Measured,
-    stats::{LatencySummary, Spread},
 };
 
 /// A run, and where it ran: a figure never travels without its machine, commit and configuration.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Version of this program.
-    pub version: &'static str,
+    pub version: String,
     /// Commit of the repository around the current directory; `+` marks local changes.
     pub commit: Option<String>,
+    /// When it ended: RFC 3339, UTC.
+    pub date: String,
     /// Where it ran.
     pub machine: Machine,
     /// What ran.
     pub configuration: Plan,
-    /// What came out.
-    pub results: Results,
+    /// What came out: one entry, for `mixed` one for each channel.
+    pub results: Vec<Results>,
 }
 
 /// What came out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Results {
+    /// The channel: `reliable` or `fast`.
+    pub name: String,
     /// Length of the window as it came out.
     pub window_seconds: f64,
-    /// Deliveries to all subscribers together, per second of the window.
+    /// Deliveries to all subscribers together, per second of the window; for `roundtrip` round trips.
     pub deliveries_per_second: f64,
     /// Payload bytes of those deliveries, in millions per second.
     pub megabytes_per_second: f64,
@@ -40,7 +41,7 @@ pub struct Results {
     pub subscribers: Option<Spread>,
     /// The same, one by one.
     pub subscriber_rates: Vec<f64>,
-    /// CPU time of this process per million deliveries in the window.
+    /// CPU time of this process per million deliveries in the window; for `mixed` of both channels, in the first entry.
     pub cpu_seconds_per_million: Option<f64>,
     /// Messages published, whole run.
     pub sent: u64,
@@ -52,133 +53,207 @@ pub struct Results {
     pub gaps: u64,
     /// `lost` of `sent × subscribers`.
     pub loss_percent: f64,
-    /// From due to received; only for `latency`.
+    /// From due to received; for `roundtrip` from published to received.
     pub latency: Option<LatencySummary>,
-    /// How far the publisher fell behind its schedule at worst; only for `latency`.
+    /// How far the publisher fell behind its schedule at worst, where there is a schedule.
     pub behind_us_max: Option<f64>,
+    /// The course of the window, in order.
+    pub timeline: Vec<Interval>,
+    /// What `connections` found out.
+    pub connections: Option<ConnectionFigures>,
 }
 
-impl Results {
-    fn new(plan: &Plan, measured: &Measured) -> Self {
-        let window_seconds = measured.window.as_secs_f64();
-        let deliveries: u64 = measured.window_deliveries.iter().sum();
-        let subscriber_rates: Vec<f64> =
-            measured.window_deliveries.iter().map(|&count| count as f64 / window_seconds).collect();
-        let [delivered, lost, gaps] = [
-            measured.books.iter().map(|books| books.delivered).sum::<u64>(),
-            measured.books.iter().map(|books| books.lost).sum(),
-            measured.books.iter().map(|books| books.gaps).sum(),
-        ];
-        let expected = delivered + lost;
-        let deliveries_per_second = deliveries as f64 / window_seconds;
-        Self {
-            window_seconds,
-            deliveries_per_second,
-            megabytes_per_second: deliveries_per_second * plan.payload_bytes as f64 / 1e6,
-            subscribers: Spread::of(&subscriber_rates),
-            subscriber_rates,
-            cpu_seconds_per_million: measured
-                .cpu_seconds
-                .filter(|_| deliveries > 0)
-                .map(|seconds| seconds * 1e6 / deliveries as f64),
-            sent: measured.sent,
-            delivered,
-            lost,
-            gaps,
-            loss_percent: if expected == 0 { 0.0 } else { lost as f64 * 100.0 / expected as f64 },
-            latency: measured.latencies.summary(),
-            behind_us_max: (plan.workload == Workload::Latency)
-                .then_some(measured.behind.as_secs_f64() * 1e6),
-        }
-    }
+/// A piece of the window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// Its end, from the window's start.
+    pub at_seconds: f64,
+    /// Deliveries to all subscribers together within it, per second.
+    pub deliveries_per_second: f64,
+    /// Half of the messages that arrived within it took at most this long, where latency is measured.
+    pub p50_us: Option<f64>,
+    /// Likewise 99 %.
+    pub p99_us: Option<f64>,
+    /// The slowest of them.
+    pub max_us: Option<f64>,
+}
+
+/// What `connections` found out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionFigures {
+    /// Sessions that were open at the same time, each with one subscription.
+    pub connections: u64,
+    /// Connections, encrypted unless `--plain`, with a session and a subscription, made per second.
+    pub accepted_per_second: f64,
+    /// Resident memory of the server for each of them.
+    pub server_bytes_per_connection: Option<f64>,
+    /// CPU of the server while all of them are idle, in percent of one core.
+    pub idle_cpu_percent: Option<f64>,
 }
 
 impl Report {
-    /// Makes figures of what a run measured, on the machine it ran on.
-    #[must_use]
-    pub fn new(plan: Plan, measured: &Measured) -> Self {
+    /// A report of `results` that came out here and now.
+    pub(crate) fn new(configuration: Plan, results: Vec<Results>) -> Self {
         Self {
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: machine::commit(),
+            date: machine::date(),
             machine: Machine::here(),
-            results: Results::new(&plan, measured),
-            configuration: plan,
+            configuration,
+            results,
         }
-    }
-
-    /// Prints the report on standard output.
-    ///
-    /// # Errors
-    ///
-    /// Standard output is gone.
-    pub fn print(&self, json: bool) -> anyhow::Result<()> {
-        let text = if json { serde_json::to_string(self)? } else { self.table() };
-        writeln!(io::stdout().lock(), "{text}")?;
-        Ok(())
-    }
-
-    /// The report for people.
-    #[must_use]
-    pub fn table(&self) -> String {
-        let Results { latency, subscribers, .. } = &self.results;
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        for (name, value) in self.rows() {
-            table.add_row([Cell::new(name), Cell::new(value).set_alignment(CellAlignment::Right)]);
-        }
-        if let Some(spread) = subscribers.filter(|_| self.configuration.subscribers > 1) {
-            for (name, rate) in
-                [("slowest", spread.slowest), ("median", spread.median), ("fastest", spread.fastest)]
-            {
-                let value = Cell::new(format!("{} msg/s", grouped(rate))).set_alignment(CellAlignment::Right);
-                table.add_row([Cell::new(format!("{name} subscriber")), value]);
-            }
-        }
-        let latency = latency.as_ref().map(latency_table).unwrap_or_default();
-        format!("{}\n{}\n\n{table}{latency}", self.configuration.headline(), self.place())
-    }
-
-    fn place(&self) -> String {
-        let Machine { cpu, cores, kernel } = &self.machine;
-        format!(
-            "twinlane {} ({}), {}, {cores} cores, {}",
-            self.version,
-            self.commit.as_deref().unwrap_or("commit unknown"),
-            cpu.as_deref().unwrap_or("unknown CPU"),
-            kernel.as_deref().unwrap_or("unknown kernel"),
-        )
-    }
-
-    fn rows(&self) -> Vec<(&'static str, String)> {
-        let results = &self.results;
-        let mut rows = vec![
-            ("delivered", format!("{} msg/s", grouped(results.deliveries_per_second))),
-            ("payload", format!("{:.1} MB/s", results.megabytes_per_second)),
-        ];
-        if let Some(seconds) = results.cpu_seconds_per_million {
-            rows.push(("CPU", format!("{seconds:.3} s per million")));
-        }
-        rows.push(("sent", grouped(results.sent as f64)));
-        rows.push(("lost", format!("{} ({:.3} %)", grouped(results.lost as f64), results.loss_percent)));
-        rows.push(("gaps", grouped(results.gaps as f64)));
-        if let Some(behind_us) = results.behind_us_max {
-            rows.push(("publisher behind at worst", format!("{behind_us:.0} µs")));
-        }
-        rows
     }
 }
 
-fn latency_table(latency: &LatencySummary) -> String {
+/// The report of runs of one configuration for people: medians, and the extremes where there is more than one run.
+///
+/// # Panics
+///
+/// If there is no report.
+#[must_use]
+pub fn table(reports: &[Report]) -> String {
+    let first = reports.first().expect("a table is of at least one run");
+    let mut text = format!("{}\n{}\n", first.configuration.headline(), place(first));
+    if reports.len() > 1 {
+        text += &format!("median of {} runs, and the extremes\n", reports.len());
+    }
+    for index in 0..first.results.len() {
+        let results: Vec<&Results> = reports.iter().filter_map(|report| report.results.get(index)).collect();
+        if first.results.len() > 1 {
+            text += &format!("\n{}", results[0].name);
+        }
+        text += &format!("\n{}", figures(&first.configuration, &results));
+        text += &latencies(&first.configuration, &results);
+    }
+    text.trim_end().to_owned()
+}
+
+fn place(report: &Report) -> String {
+    let Machine { cpu, cores, kernel } = &report.machine;
+    format!(
+        "twinlane {} ({}), {}, {cores} cores, {}, {}",
+        report.version,
+        report.commit.as_deref().unwrap_or("commit unknown"),
+        cpu.as_deref().unwrap_or("unknown CPU"),
+        kernel.as_deref().unwrap_or("unknown kernel"),
+        report.date,
+    )
+}
+
+/// A row of the table: its name, its value if a run has one, and how to write it.
+struct Row {
+    name: &'static str,
+    value: fn(&Results) -> Option<f64>,
+    written: fn(f64) -> String,
+}
+
+const CONNECTION_ROWS: &[Row] = &[
+    Row { name: "connections", value: |r| Some(r.connections?.connections as f64), written: grouped },
+    Row {
+        name: "accepted",
+        value: |r| Some(r.connections?.accepted_per_second),
+        written: |n| format!("{n:.0} /s"),
+    },
+    Row {
+        name: "server memory for each",
+        value: |r| r.connections?.server_bytes_per_connection,
+        written: |bytes| format!("{:.1} KiB", bytes / 1_024.0),
+    },
+    Row {
+        name: "server CPU, all idle",
+        value: |r| r.connections?.idle_cpu_percent,
+        written: |n| format!("{n:.2} % of a core"),
+    },
+];
+
+const MESSAGE_ROWS: &[Row] = &[
+    Row { name: "delivered", value: |r| Some(r.deliveries_per_second), written: per_second },
+    Row { name: "payload", value: |r| Some(r.megabytes_per_second), written: |n| format!("{n:.1} MB/s") },
+    Row { name: "CPU", value: |r| r.cpu_seconds_per_million, written: |n| format!("{n:.3} s per million") },
+    Row { name: "sent", value: |r| Some(r.sent as f64), written: grouped },
+    Row { name: "lost", value: |r| Some(r.lost as f64), written: grouped },
+    Row { name: "lost, of all", value: |r| Some(r.loss_percent), written: |n| format!("{n:.3} %") },
+    Row { name: "gaps", value: |r| Some(r.gaps as f64), written: grouped },
+    Row { name: "publisher behind at worst", value: |r| r.behind_us_max, written: |n| format!("{n:.0} µs") },
+];
+
+const SUBSCRIBER_ROWS: &[Row] = &[
+    Row { name: "slowest subscriber", value: |r| Some(r.subscribers?.slowest), written: per_second },
+    Row { name: "median subscriber", value: |r| Some(r.subscribers?.median), written: per_second },
+    Row { name: "fastest subscriber", value: |r| Some(r.subscribers?.fastest), written: per_second },
+];
+
+fn figures(plan: &Plan, runs: &[&Results]) -> Table {
+    let rows = match plan.workload {
+        Workload::Connections => vec![CONNECTION_ROWS],
+        _ if plan.subscribers > 1 => vec![MESSAGE_ROWS, SUBSCRIBER_ROWS],
+        _ => vec![MESSAGE_ROWS],
+    };
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["from due, µs", "p50", "p90", "p99", "p99.9", "p99.99", "max"]);
-    let LatencySummary { p50_us, p90_us, p99_us, p999_us, p9999_us, max_us, .. } = *latency;
-    let figures = [p50_us, p90_us, p99_us, p999_us, p9999_us, max_us];
-    let cells = figures.map(|us| Cell::new(format!("{us:.1}")).set_alignment(CellAlignment::Right));
-    table.add_row(
-        std::iter::once(Cell::new(format!("{} messages", grouped(latency.count as f64)))).chain(cells),
-    );
-    format!("\n\n{table}")
+    for row in rows.into_iter().flatten() {
+        let values: Vec<f64> = runs.iter().filter_map(|results| (row.value)(results)).collect();
+        let Some(Spread { slowest, median, fastest }) = Spread::of(&values) else { continue };
+        let mut cells = vec![Cell::new(row.name), right((row.written)(median))];
+        if runs.len() > 1 {
+            cells.push(right((row.written)(slowest)));
+            cells.push(Cell::new("…"));
+            cells.push(right((row.written)(fastest)));
+        }
+        table.add_row(cells);
+    }
+    table
+}
+
+/// What one column of the latency table shows.
+type Figure = fn(&LatencySummary) -> f64;
+
+fn latencies(plan: &Plan, runs: &[&Results]) -> String {
+    let all: Vec<&LatencySummary> = runs.iter().filter_map(|results| results.latency.as_ref()).collect();
+    if all.is_empty() {
+        return String::new();
+    }
+    let columns: [(&str, Figure); 7] = [
+        ("messages", |l| l.count as f64),
+        ("p50", |l| l.p50_us),
+        ("p90", |l| l.p90_us),
+        ("p99", |l| l.p99_us),
+        ("p99.9", |l| l.p999_us),
+        ("p99.99", |l| l.p9999_us),
+        ("max", |l| l.max_us),
+    ];
+    let spreads = columns.map(|(name, figure)| {
+        let values: Vec<f64> = all.iter().map(|summary| figure(summary)).collect();
+        (name, Spread::of(&values).expect("there is a run with latencies"))
+    });
+    let start = if plan.workload == Workload::Roundtrip { "round trip, µs" } else { "from due, µs" };
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([start].into_iter().chain(columns.map(|(name, _)| name)));
+    let mut add = |name: &str, of: fn(&Spread) -> f64| {
+        let cells = spreads.map(|(column, spread)| match column {
+            "messages" => right(grouped(of(&spread))),
+            _ => right(format!("{:.1}", of(&spread))),
+        });
+        table.add_row([Cell::new(name)].into_iter().chain(cells));
+    };
+    match all.len() {
+        1 => add("", |spread| spread.median),
+        _ => {
+            add("median", |spread| spread.median);
+            add("lowest", |spread| spread.slowest);
+            add("highest", |spread| spread.fastest);
+        }
+    }
+    format!("\n\n{table}\n")
+}
+
+fn right(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+fn per_second(number: f64) -> String {
+    format!("{} msg/s", grouped(number))
 }
 
 /// `1234567.8` → `1 234 568`.

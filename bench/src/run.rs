@@ -1,266 +1,281 @@
 //! The course of one run: connect, start, warm up, measure a window, stop, settle the books.
 
-use std::{future::Future, io::IsTerminal as _, thread, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, anyhow, bail, ensure};
-use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
-use tokio::{
-    runtime,
-    sync::oneshot,
-    task::JoinSet,
-    time::{Instant, timeout_at},
-};
+use anyhow::{Context as _, ensure};
+use indicatif::ProgressBar;
+use tokio::time::Instant;
 
 use crate::{
+    cli::RunArgs,
     clock::now_ns,
+    connections,
+    crew::{Crews, PATIENCE},
     ledger::Closed,
-    machine::cpu_seconds,
-    plan::{Plan, Workload},
+    machine::{Pinned, cpu_seconds},
+    plan::{Flow, Pace, Plan, Workload},
     publish::{Published, publish},
     receive::{Received, receive},
+    recorder::{Course, slice_of},
+    report::{Interval, Report, Results, Spread},
+    roundtrip,
     shared::{Shared, Start},
-    stage::{Access, Stage},
+    stage::Stage,
     stats::Latencies,
 };
-
-/// How long all clients together may take to connect, and all books to settle.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long an open loop may go on after its window before the rate counts as too high for this machine.
 const BEHIND_MAX: Duration = Duration::from_secs(5);
 
-/// How often the progress bar moves.
-const TICK: Duration = Duration::from_millis(200);
+/// How long the warm-up may be extended until every subscriber has received something.
+const FIRST_MESSAGES_MAX: Duration = Duration::from_secs(10);
 
-/// Everything a run found out; the report makes figures of it.
-#[derive(Debug)]
-pub struct Measured {
-    /// Length of the window as it came out.
-    pub window: Duration,
-    /// Deliveries inside the window, by subscriber.
-    pub window_deliveries: Vec<u64>,
-    /// CPU time of this process inside the window.
-    pub cpu_seconds: Option<f64>,
-    /// Messages published in the whole run.
-    pub sent: u64,
-    /// The settled books of every subscriber, whole run.
-    pub books: Vec<Closed>,
-    /// Latencies of the messages due inside the window, all subscribers together.
-    pub latencies: Latencies,
-    /// How far the open loop fell behind at worst, whole run.
-    pub behind: Duration,
+/// How often conditions without a wake-up are looked at.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Runs one workload and reports it. Prints nothing.
+///
+/// Must be called inside a tokio runtime; the clients of the benchmark run on threads of their own.
+///
+/// # Errors
+///
+/// Arguments that contradict each other, a client that cannot connect or publish, and every
+/// [`Violation`](crate::ledger::Violation).
+pub async fn measure(args: &RunArgs) -> anyhow::Result<Report> {
+    measure_showing(args, &ProgressBar::hidden()).await
+}
+
+/// As [`measure`], with a bar for who waits; it moves once per millisecond of warm-up and window.
+///
+/// # Errors
+///
+/// As [`measure`].
+pub async fn measure_showing(args: &RunArgs, bar: &ProgressBar) -> anyhow::Result<Report> {
+    let plan = args.plan()?;
+    let pinned = plan.pin.map(Pinned::to).transpose();
+    let pinned = pinned.with_context(|| {
+        format!("cannot run on core {} alone (--pin): is there such a core?", plan.pin.unwrap_or_default())
+    })?;
+    let results = results_of(&plan, args, bar).await;
+    // The report tells how many cores the machine has, not the run.
+    drop(pinned);
+    bar.finish_and_clear();
+    Ok(Report::new(plan, results?))
+}
+
+async fn results_of(plan: &Plan, args: &RunArgs, bar: &ProgressBar) -> anyhow::Result<Vec<Results>> {
+    if plan.workload == Workload::Connections {
+        return Ok(vec![connections::run(plan, args, bar).await?]);
+    }
+    let stage = Stage::build(plan, args.access()?).await?;
+    let results = match plan.workload {
+        Workload::Roundtrip => roundtrip::run(plan, args.io_policy, &stage, bar).await.map(|one| vec![one]),
+        _ => flows(plan, &stage, bar).await,
+    };
+    stage.close().await;
+    results
 }
 
 /// What one thread of clients brings home.
 enum Outcome {
     Published(Published),
-    Received(Vec<Received>),
+    Received(Received),
 }
-
-/// The threads of a run.
-type Crews = JoinSet<anyhow::Result<Outcome>>;
 
 /// One reading of all counters.
 struct Reading {
     at: Instant,
+    /// By flow, then by subscriber.
+    received: Vec<Vec<u64>>,
+    cpu_seconds: f64,
+}
+
+/// A reading of the sums at the end of some slices of the window.
+struct Sample {
+    at: Instant,
+    /// Slices of the window that are over.
+    slices: usize,
+    /// By flow.
     received: Vec<u64>,
-    cpu_seconds: Option<f64>,
 }
 
-/// Runs `plan` from connecting to the settled books.
-///
-/// # Errors
-///
-/// A client that cannot connect or publish, and every [`Violation`](crate::ledger::Violation).
-pub async fn run(plan: &Plan, access: Access) -> anyhow::Result<Measured> {
-    let stage = Stage::build(plan, access).await?;
-    let result = measure(plan, &stage).await;
-    stage.close().await;
-    result
+/// The window as it came out.
+struct Window {
+    before: Reading,
+    after: Reading,
+    samples: Vec<Sample>,
 }
 
-async fn measure(plan: &Plan, stage: &Stage) -> anyhow::Result<Measured> {
-    let bar = progress_bar(plan);
-    let (shared, mut ready) = Shared::new(plan.subscribers);
+async fn flows(plan: &Plan, stage: &Stage, bar: &ProgressBar) -> anyhow::Result<Vec<Results>> {
+    let flows = plan.flows();
+    let (shared, mut ready) = Shared::new(flows.len(), plan.subscribers);
     let mut crews = Crews::new();
     bar.set_message("connecting");
     for thread in 0..plan.subscriber_threads.min(plan.subscribers) {
         let numbers = (thread..plan.subscribers).step_by(plan.subscriber_threads).collect();
-        let receiving = receive(plan.clone(), stage.connector(), shared.clone(), numbers);
-        crew(&mut crews, format!("bench-sub-{thread}"), async { receiving.await.map(Outcome::Received) })?;
+        let receiving = receive(plan.clone(), stage.connector(), Arc::clone(&shared), numbers);
+        crews.start(format!("bench-sub-{thread}"), async { receiving.await.map(Outcome::Received) })?;
     }
-    wait_ready(&mut crews, &mut ready, plan.subscribers).await?;
-    let publishing = publish(plan.clone(), stage.connector(), shared.clone());
-    crew(&mut crews, "bench-pub".to_owned(), async { publishing.await.map(Outcome::Published) })?;
-    wait_ready(&mut crews, &mut ready, plan.publishers).await?;
+    crews.ready(&mut ready, plan.subscribers).await?;
+    let publishing = publish(plan.clone(), stage.connector(), Arc::clone(&shared));
+    crews.start("bench-pub".to_owned(), async { publishing.await.map(Outcome::Published) })?;
+    crews.ready(&mut ready, plan.publishers).await?;
 
-    let start_ns = now_ns();
-    let warmup_ns = u64::try_from(plan.warmup.as_nanos()).expect("the command line bounds the warm-up");
-    shared.start(Start { start_ns, window_ns: start_ns + warmup_ns });
-    let started = Instant::now();
-    let mut outcomes = Outcomes::default();
-    watch(&mut crews, &mut outcomes, started + plan.warmup, &bar, "warming up").await?;
-    let before = Reading::take(&shared);
-    watch(&mut crews, &mut outcomes, started + plan.warmup + plan.window, &bar, "measuring").await?;
-    let after = Reading::take(&shared);
+    let window = watch_window(plan, &shared, &mut crews, bar).await?;
 
     bar.set_message("settling the books");
-    if plan.workload == Workload::Latency {
-        // The open loop ends by itself, when its last message has been sent.
+    if flows.iter().any(|flow| flow.is_timed()) {
+        // An open loop ends by itself, when its last message has been sent; too late is an error of its own.
         let until = Instant::now() + BEHIND_MAX;
-        while outcomes.published.is_none() && Instant::now() < until {
-            watch(&mut crews, &mut outcomes, Instant::now() + TICK, &bar, "settling the books").await?;
+        while !shared.schedule_is_done() && Instant::now() < until {
+            crews.watch(Instant::now() + LOOK, bar).await?;
         }
     }
     shared.stop();
-    let published = outcomes.published(&mut crews).await?;
-    shared.publishers_closed(published.sent);
-    outcomes.rest(&mut crews).await?;
-    bar.finish_and_clear();
-    outcomes.measured(plan, published, &before, &after)
+    let published = |outcome: &Outcome| match outcome {
+        Outcome::Published(published) => Some(published.clone()),
+        Outcome::Received(_) => None,
+    };
+    let published = crews.find(published, Instant::now() + PATIENCE, "the publishers to close").await?;
+    let refused = published.refused;
+    ensure!(refused == 0, "the server refused {refused} messages");
+    shared.publishers_closed(published.sent.clone());
+    let received = crews.all("the subscribers to settle their books").await?;
+    results(plan, &flows, &window, &published, received)
 }
 
-/// What has come home so far.
-#[derive(Default)]
-struct Outcomes {
-    published: Option<Published>,
-    received: Vec<Received>,
-}
-
-impl Outcomes {
-    fn add(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::Published(published) => self.published = Some(published),
-            Outcome::Received(received) => self.received.extend(received),
+async fn watch_window(
+    plan: &Plan,
+    shared: &Shared,
+    crews: &mut Crews<Outcome>,
+    bar: &ProgressBar,
+) -> anyhow::Result<Window> {
+    let flows = plan.flows().len();
+    let start_ns = now_ns();
+    let warmup_ns = u64::try_from(plan.warmup.as_nanos()).expect("the command line bounds the warm-up");
+    shared.start(Start { start_ns, window_ns: start_ns + warmup_ns });
+    let mut start = Instant::now() + plan.warmup;
+    bar.set_message("warming up");
+    crews.watch(start, bar).await?;
+    if plan.flows().iter().all(|flow| flow.pace == Pace::FlatOut) {
+        // With very many subscribers the server needs its time to come round to the last one.
+        let until = start + FIRST_MESSAGES_MAX;
+        while (0..flows).any(|flow| shared.received(flow).contains(&0)) && Instant::now() < until {
+            crews.watch(Instant::now() + LOOK, bar).await?;
         }
+        start = Instant::now();
     }
-
-    async fn published(&mut self, crews: &mut Crews) -> anyhow::Result<Published> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(published) = self.published {
-                return Ok(published);
-            }
-            self.add(next(crews, until, "the publishers to close").await?);
-        }
+    bar.set_message("measuring");
+    let before = Reading::take(flows, shared);
+    let slice = slice_of(plan.window);
+    let mut samples = Vec::new();
+    let mut slices = 0;
+    while slice * slices < plan.window {
+        // A late look covers all the slices that are over.
+        let over = start.elapsed().div_duration_f64(slice) as u32;
+        slices = slices.max(over) + 1;
+        crews.watch(start + plan.window.min(slice * slices), bar).await?;
+        samples.push(Sample::take(flows, shared, slices as usize));
     }
-
-    async fn rest(&mut self, crews: &mut Crews) -> anyhow::Result<()> {
-        let until = Instant::now() + PATIENCE;
-        while !crews.is_empty() {
-            self.add(next(crews, until, "the subscribers to settle their books").await?);
-        }
-        Ok(())
-    }
-
-    fn measured(
-        self,
-        plan: &Plan,
-        published: Published,
-        before: &Reading,
-        after: &Reading,
-    ) -> anyhow::Result<Measured> {
-        ensure!(self.received.len() == plan.subscribers, "a subscriber is missing");
-        let refused = published.refused;
-        ensure!(refused == 0, "the server refused {refused} of {} messages", published.sent);
-        let mut latencies = Latencies::default();
-        self.received.iter().for_each(|received| latencies.merge(&received.latencies));
-        Ok(Measured {
-            window: after.at - before.at,
-            window_deliveries: after
-                .received
-                .iter()
-                .zip(&before.received)
-                .map(|(after, before)| after - before)
-                .collect(),
-            cpu_seconds: after.cpu_seconds.zip(before.cpu_seconds).map(|(after, before)| after - before),
-            sent: published.sent,
-            books: self.received.iter().map(|received| received.books).collect(),
-            latencies,
-            behind: Duration::from_nanos(published.behind_ns_max),
-        })
-    }
+    let after = Reading::take(flows, shared);
+    Ok(Window { before, after, samples })
 }
 
 impl Reading {
-    fn take(shared: &Shared) -> Self {
-        Self { at: Instant::now(), received: shared.received(), cpu_seconds: cpu_seconds() }
+    fn take(flows: usize, shared: &Shared) -> Self {
+        let received = (0..flows).map(|flow| shared.received(flow)).collect();
+        Self { at: Instant::now(), received, cpu_seconds: cpu_seconds() }
     }
 }
 
-/// Runs `clients` on a thread of its own, with a runtime of its own: a group of clients neither steals from nor waits
-/// for another group's runtime, and the kernel decides which of them shares a core.
-fn crew(
-    crews: &mut Crews,
-    name: String,
-    clients: impl Future<Output = anyhow::Result<Outcome>> + Send + 'static,
-) -> anyhow::Result<()> {
-    let (done, outcome) = oneshot::channel();
-    let runtime =
-        runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
-    let thread = thread::Builder::new().name(name.clone());
-    let spawned = thread.spawn(move || {
-        // Nobody listens when the run has already failed.
-        let _ = done.send(runtime.block_on(clients));
+impl Sample {
+    fn take(flows: usize, shared: &Shared, slices: usize) -> Self {
+        let received = (0..flows).map(|flow| shared.received(flow).iter().sum()).collect();
+        Self { at: Instant::now(), slices, received }
+    }
+}
+
+impl Window {
+    /// Deliveries of `flow` within the window, by subscriber.
+    fn deliveries(&self, flow: usize) -> Vec<u64> {
+        let counts = self.after.received[flow].iter().zip(&self.before.received[flow]);
+        counts.map(|(after, before)| after - before).collect()
+    }
+
+    fn timeline(&self, flow: usize, course: &Course) -> Vec<Interval> {
+        let (mut at, mut slices) = (self.before.at, 0);
+        let mut received: u64 = self.before.received[flow].iter().sum();
+        let interval = |sample: &Sample| {
+            let deliveries = sample.received[flow] - received;
+            let per_second = deliveries as f64 / (sample.at - at).as_secs_f64().max(1e-9);
+            let at_seconds = (sample.at - self.before.at).as_secs_f64();
+            let interval = course.interval(slices..sample.slices, at_seconds, per_second);
+            (at, slices, received) = (sample.at, sample.slices, sample.received[flow]);
+            interval
+        };
+        self.samples.iter().map(interval).collect()
+    }
+}
+
+fn results(
+    plan: &Plan,
+    flows: &[Flow],
+    window: &Window,
+    published: &Published,
+    received: Vec<Outcome>,
+) -> anyhow::Result<Vec<Results>> {
+    let mut books: Vec<Vec<Closed>> = vec![Vec::new(); flows.len()];
+    let (mut latencies, mut course) = (Latencies::default(), Course::default());
+    for outcome in received {
+        let Outcome::Received(received) = outcome else { continue };
+        books.iter_mut().zip(received.books).for_each(|(all, books)| all.extend(books));
+        latencies.merge(&received.latencies);
+        course.merge(received.course);
+    }
+    ensure!(books.iter().all(|books| books.len() == plan.subscribers), "a subscriber is missing");
+    let nothing = Course::default();
+    let results = flows.iter().enumerate().map(|(index, flow)| {
+        let mut results =
+            counted(plan, flow.name, window.after.at - window.before.at, &window.deliveries(index));
+        results.add_books(published.sent[index].iter().sum(), &books[index]);
+        results.timeline = window.timeline(index, if flow.is_timed() { &course } else { &nothing });
+        if flow.is_timed() {
+            results.latency = latencies.summary();
+            results.behind_us_max = Some(published.behind_ns_max as f64 / 1e3);
+        }
+        results
     });
-    spawned.with_context(|| format!("cannot start the thread {name}"))?;
-    crews.spawn(async move { outcome.await.map_err(|_| anyhow!("the thread {name} panicked"))? });
-    Ok(())
+    let mut results: Vec<Results> = results.collect();
+    let deliveries: f64 = results.iter().map(|flow| flow.deliveries_per_second * flow.window_seconds).sum();
+    let cpu_seconds = window.after.cpu_seconds - window.before.cpu_seconds;
+    results[0].cpu_seconds_per_million = (deliveries > 0.0).then(|| cpu_seconds * 1e6 / deliveries);
+    Ok(results)
 }
 
-/// The next crew that comes home. An error of one crew is the error of the run.
-async fn next(crews: &mut Crews, until: Instant, waiting_for: &str) -> anyhow::Result<Outcome> {
-    match timeout_at(until, crews.join_next()).await {
-        Ok(Some(joined)) => joined.context("a task of the benchmark panicked")?,
-        Ok(None) => bail!("no thread is left"),
-        Err(_) => bail!("waited {} s in vain for {waiting_for}", PATIENCE.as_secs()),
+/// The rates of `deliveries`, by subscriber, within `window`.
+pub(crate) fn counted(plan: &Plan, name: &str, window: Duration, deliveries: &[u64]) -> Results {
+    let window_seconds = window.as_secs_f64();
+    let subscriber_rates: Vec<f64> = deliveries.iter().map(|&count| count as f64 / window_seconds).collect();
+    let deliveries_per_second = deliveries.iter().sum::<u64>() as f64 / window_seconds;
+    Results {
+        name: name.to_owned(),
+        window_seconds,
+        deliveries_per_second,
+        megabytes_per_second: deliveries_per_second * plan.payload_bytes as f64 / 1e6,
+        subscribers: Spread::of(&subscriber_rates),
+        subscriber_rates,
+        ..Results::default()
     }
 }
 
-async fn wait_ready(
-    crews: &mut Crews,
-    ready: &mut tokio::sync::mpsc::Receiver<()>,
-    clients: usize,
-) -> anyhow::Result<()> {
-    let until = Instant::now() + PATIENCE;
-    for connected in 0..clients {
-        tokio::select! {
-            _ = ready.recv() => {}
-            ended = next(crews, until, "the clients to connect") => {
-                ended.with_context(|| format!("{connected} of {clients} clients had connected"))?;
-                bail!("a client ended before the start");
-            }
-        }
+impl Results {
+    /// Enters the settled books of all subscribers of a flow that `sent` messages.
+    pub(crate) fn add_books(&mut self, sent: u64, books: &[Closed]) {
+        self.sent = sent;
+        self.delivered = books.iter().map(|books| books.delivered).sum();
+        self.lost = books.iter().map(|books| books.lost).sum();
+        self.gaps = books.iter().map(|books| books.gaps).sum();
+        let expected = self.delivered + self.lost;
+        self.loss_percent = if expected == 0 { 0.0 } else { self.lost as f64 * 100.0 / expected as f64 };
     }
-    Ok(())
-}
-
-/// Waits until `until`, unless a crew fails first.
-async fn watch(
-    crews: &mut Crews,
-    outcomes: &mut Outcomes,
-    until: Instant,
-    bar: &ProgressBar,
-    message: &'static str,
-) -> anyhow::Result<()> {
-    bar.set_message(message);
-    while Instant::now() < until {
-        let tick = until.min(Instant::now() + TICK);
-        match timeout_at(tick, crews.join_next()).await {
-            Ok(Some(joined)) => outcomes.add(joined.context("a task of the benchmark panicked")??),
-            Ok(None) => bail!("every client ended before the window did"),
-            Err(_) => bar.inc(TICK.as_millis() as u64),
-        }
-    }
-    Ok(())
-}
-
-/// On a terminal only: a log must not fill with bars, and a pipe gets the report alone.
-fn progress_bar(plan: &Plan) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{wide_bar} {msg}").expect("the template is well-formed");
-    let bar = ProgressBar::new((plan.warmup + plan.window).as_millis() as u64);
-    bar.with_style(style).with_finish(ProgressFinish::AndClear)
 }

@@ -11,11 +11,16 @@ use tokio::sync::{mpsc, watch};
 /// Shared by every thread of one run.
 pub(crate) struct Shared {
     stop: AtomicBool,
-    received: Vec<CachePadded<AtomicU64>>,
+    schedule_is_done: AtomicBool,
+    /// By flow, then by subscriber.
+    received: Vec<Vec<CachePadded<AtomicU64>>>,
     start: watch::Sender<Option<Start>>,
-    sent: watch::Sender<Option<u64>>,
+    sent: watch::Sender<Option<Arc<Sent>>>,
     ready: mpsc::Sender<()>,
 }
+
+/// Messages sent, by flow, then by topic.
+pub(crate) type Sent = Vec<Vec<u64>>;
 
 /// When the run began, in nanoseconds of [`crate::clock`], and where its window begins.
 #[derive(Clone, Copy, Debug)]
@@ -25,12 +30,15 @@ pub(crate) struct Start {
 }
 
 impl Shared {
-    /// For `subscribers` counters; the receiver yields once per client that is ready.
-    pub(crate) fn new(subscribers: usize) -> (Arc<Self>, mpsc::Receiver<()>) {
+    /// For `subscribers` counters of each flow; the receiver yields once per client that is ready.
+    pub(crate) fn new(flows: usize, subscribers: usize) -> (Arc<Self>, mpsc::Receiver<()>) {
         let (ready, clients) = mpsc::channel(64);
         let shared = Self {
             stop: AtomicBool::new(false),
-            received: (0..subscribers).map(|_| CachePadded::default()).collect(),
+            schedule_is_done: AtomicBool::new(false),
+            received: (0..flows)
+                .map(|_| (0..subscribers).map(|_| CachePadded::default()).collect())
+                .collect(),
             start: watch::Sender::new(None),
             sent: watch::Sender::new(None),
             ready,
@@ -60,28 +68,37 @@ impl Shared {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// Says that the open loop has sent its last message.
+    pub(crate) fn finish_schedule(&self) {
+        self.schedule_is_done.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn schedule_is_done(&self) -> bool {
+        self.schedule_is_done.load(Ordering::Relaxed)
+    }
+
     /// Says how many messages all publishers sent, once all of them have closed.
-    pub(crate) fn publishers_closed(&self, sent: u64) {
-        self.sent.send_replace(Some(sent));
+    pub(crate) fn publishers_closed(&self, sent: Sent) {
+        self.sent.send_replace(Some(Arc::new(sent)));
     }
 
     /// Waits for that number.
-    pub(crate) async fn sent(&self) -> u64 {
+    pub(crate) async fn sent(&self) -> Arc<Sent> {
         known(&mut self.sent.subscribe()).await
     }
 
     /// Publishes a subscriber's count. Only its own task calls this, once per batch.
-    pub(crate) fn set_received(&self, subscriber: usize, messages: u64) {
-        self.received[subscriber].store(messages, Ordering::Relaxed);
+    pub(crate) fn set_received(&self, flow: usize, subscriber: usize, messages: u64) {
+        self.received[flow][subscriber].store(messages, Ordering::Relaxed);
     }
 
-    /// Every subscriber's count, now.
-    pub(crate) fn received(&self) -> Vec<u64> {
-        self.received.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+    /// Every subscriber's count of one flow, now.
+    pub(crate) fn received(&self, flow: usize) -> Vec<u64> {
+        self.received[flow].iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
 }
 
-async fn known<T: Copy>(watched: &mut watch::Receiver<Option<T>>) -> T {
+async fn known<T: Clone>(watched: &mut watch::Receiver<Option<T>>) -> T {
     let value = watched.wait_for(Option::is_some).await.expect("the sender lives in the same structure");
-    value.expect("waited for it")
+    value.clone().expect("waited for it")
 }

@@ -10,13 +10,19 @@ use anyhow::{Context as _, bail, ensure};
 use tokio::time::{Instant, sleep};
 use twinlane::{
     ConnectOptions, Engine, EngineConfig, Fingerprint, IoPolicy, ListenOptions, Listening, Reconnect,
-    Session, Transports, Trust,
+    Session, TopicSpec, Transports, Trust,
 };
 
-use crate::plan::{Plan, TransportKind};
+use crate::plan::{Flow, Plan, TransportKind};
 
 /// How long a session may take until its messages travel as the run asked.
 const SETTLE: Duration = Duration::from_secs(5);
+
+/// History that all topics of a run may keep together.
+const RETAIN_BYTES_MAX: u64 = 512 << 20;
+
+/// History that one topic keeps when it does not choose.
+const RETAIN_BYTES_DEFAULT: u64 = 8 << 20;
 
 /// How a run reaches its server, and what that server's threads do: the part of the command line that no
 /// report repeats.
@@ -32,20 +38,22 @@ pub struct Access {
     pub io_policy: IoPolicy,
 }
 
-/// A server and a fresh topic on it. Dropping it ends an embedded server.
+/// A server and fresh topics on it. Dropping it ends an embedded server.
 pub(crate) struct Stage {
     connector: Connector,
     embedded: Option<(Engine, Option<Listening>)>,
 }
 
-/// Opens the sessions of a run; each one is a connection of its own.
+/// Opens the sessions of a run; each one has connections of its own.
 #[derive(Clone)]
 pub(crate) struct Connector {
     way: Way,
-    topic: String,
-    /// What the run's messages must travel over.
-    carrier: &'static str,
-    reliable: bool,
+    /// What the names of the run's topics begin with.
+    base: String,
+    topics: usize,
+    payload_bytes: usize,
+    flows: Vec<Flow>,
+    transport: TransportKind,
 }
 
 #[derive(Clone)]
@@ -55,7 +63,7 @@ enum Way {
 }
 
 impl Stage {
-    /// Starts an embedded server, or finds the one elsewhere, and declares the run's topic there.
+    /// Starts an embedded server, or finds the one elsewhere, and declares the run's topics there.
     pub(crate) async fn build(plan: &Plan, access: Access) -> anyhow::Result<Self> {
         let (way, embedded) = match (&plan.server, plan.transport) {
             (Some(server), _) => (Way::Remote(Box::new(remote(server.clone(), plan, access)?)), None),
@@ -63,7 +71,7 @@ impl Stage {
                 let engine = engine(plan, access.io_policy)?;
                 (Way::Local(engine.clone()), Some((engine, None)))
             }
-            (None, TransportKind::Tcp | TransportKind::Quic) => {
+            (None, TransportKind::Tcp | TransportKind::Quic | TransportKind::Both) => {
                 let engine = engine(plan, access.io_policy)?;
                 let listening = listen(&engine, access.plain).await?;
                 let access = Access { fingerprint: listening.fingerprint(), ..access };
@@ -71,16 +79,10 @@ impl Stage {
                 (Way::Remote(Box::new(options)), Some((engine, Some(listening))))
             }
         };
-        let carrier = match plan.transport {
-            TransportKind::Tcp => "tcp",
-            TransportKind::Quic => "quic",
-            TransportKind::Local => "local",
-        };
-        let connector = Connector { way, topic: fresh_topic(), carrier, reliable: plan.is_reliable() };
-        let session = connector.session("bench control").await?;
-        let declared = session.declare(&connector.topic, plan.topic_spec()).await;
-        declared.with_context(|| format!("cannot declare the topic {}", connector.topic))?;
-        session.close().await;
+        let Plan { topics, payload_bytes, transport, .. } = *plan;
+        let connector =
+            Connector { way, base: fresh_name(), topics, payload_bytes, flows: plan.flows(), transport };
+        connector.declare().await?;
         Ok(Self { connector, embedded })
     }
 
@@ -97,8 +99,28 @@ impl Stage {
 }
 
 impl Connector {
-    pub(crate) fn topic(&self) -> &str {
-        &self.topic
+    /// Number `topic` of the topics of `flow`.
+    pub(crate) fn topic(&self, flow: Flow, topic: usize) -> String {
+        format!("{}/{}/{topic}", self.base, flow.name)
+    }
+
+    /// What matches all topics of `flow`.
+    pub(crate) fn filter(&self, flow: Flow) -> String {
+        if self.topics == 1 { self.topic(flow, 0) } else { format!("{}/{}/*", self.base, flow.name) }
+    }
+
+    async fn declare(&self) -> anyhow::Result<()> {
+        let session = self.session("bench control").await?;
+        for &flow in &self.flows {
+            for topic in 0..self.topics {
+                let (name, spec) =
+                    (self.topic(flow, topic), topic_spec(flow, self.topics, self.payload_bytes));
+                let declared = session.declare(&name, spec).await;
+                declared.with_context(|| format!("cannot declare the topic {name}"))?;
+            }
+        }
+        session.close().await;
+        Ok(())
     }
 
     /// Opens a session and waits until it uses the run's transport.
@@ -130,15 +152,32 @@ impl Connector {
     /// bear the wrong name.
     pub(crate) fn check_carrier(&self, session: &Session) -> anyhow::Result<()> {
         let status = session.status();
-        let over = if self.reliable { &status.reliable_over } else { &status.fast_over };
         ensure!(
             status.reconnects == 0 && matches!(status.state.as_str(), "connected" | "local"),
             "a session lost its connection: {}, {} reconnects",
             status.state,
             status.reconnects,
         );
-        let wanted = self.carrier;
-        ensure!(over == wanted, "messages travel over {over:?} instead of {wanted}: {}", status.why);
+        for &Flow { name, reliable, .. } in &self.flows {
+            let over = if reliable { &status.reliable_over } else { &status.fast_over };
+            let wanted = match self.transport {
+                TransportKind::Local => "local",
+                TransportKind::Tcp => "tcp",
+                TransportKind::Quic => "quic",
+                TransportKind::Both => {
+                    if reliable {
+                        "tcp"
+                    } else {
+                        "quic"
+                    }
+                }
+            };
+            ensure!(
+                over == wanted,
+                "{name} messages travel over {over:?} instead of {wanted}: {}",
+                status.why
+            );
+        }
         Ok(())
     }
 }
@@ -150,6 +189,7 @@ fn engine(plan: &Plan, io_policy: IoPolicy) -> anyhow::Result<Engine> {
     config.io_policy = io_policy;
     let limits = &mut config.limits;
     limits.connections_max = limits.connections_max.max(2 * (plan.publishers + plan.subscribers) + 16);
+    limits.publishers_per_session_max = limits.publishers_per_session_max.max(plan.topics + 16);
     Engine::new(config).context("cannot start the embedded server")
 }
 
@@ -168,6 +208,7 @@ fn remote(server: String, plan: &Plan, access: Access) -> anyhow::Result<Connect
     };
     options.transports = match plan.transport {
         TransportKind::Quic => Transports::QuicOnly,
+        TransportKind::Both => Transports::Both,
         TransportKind::Tcp | TransportKind::Local => Transports::TcpOnly,
     };
     options.token = access.token;
@@ -175,8 +216,19 @@ fn remote(server: String, plan: &Plan, access: Access) -> anyhow::Result<Connect
     Ok(options)
 }
 
+/// A specification with less history for each of very many topics: all of them together keep half a gigabyte.
+fn topic_spec(flow: Flow, topics: usize, payload_bytes: usize) -> TopicSpec {
+    let spec = flow.topic_spec();
+    let each = RETAIN_BYTES_MAX / topics as u64;
+    if each >= RETAIN_BYTES_DEFAULT {
+        return spec;
+    }
+    // A history is kept in pieces, and each must be able to hold the largest message.
+    spec.with_retain_bytes(each).with_payload_bytes_max(payload_bytes as u32)
+}
+
 /// A name no other run uses: a topic that two runs share would fail both.
-fn fresh_topic() -> String {
+fn fresh_name() -> String {
     let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     format!("bench/{}/{:x}", process::id(), since_1970.as_nanos())
 }

@@ -1,10 +1,16 @@
 //! Latency percentiles and the spread between subscribers.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Latencies above this are recorded as this: a run with one is broken anyway.
-const LATENCY_NS_MAX: u64 = 60_000_000_000;
+pub(crate) const LATENCY_NS_MAX: u64 = 60_000_000_000;
+
+/// Points of a distribution between a share of slower messages and half that share.
+const POINTS_PER_HALVING: u32 = 4;
+
+/// As many halvings as 500 million messages have.
+const HALVINGS_MAX: u32 = 29;
 
 /// A histogram of latencies in nanoseconds, exact to three significant digits.
 #[derive(Debug)]
@@ -46,12 +52,27 @@ impl Latencies {
             p999_us: us(0.999),
             p9999_us: us(0.9999),
             max_us: self.0.max() as f64 / 1e3,
+            percentiles: self.percentiles(),
         })
+    }
+
+    /// From the fastest to the slowest message; the share that is slower halves with every four points, until it is
+    /// less than one message.
+    fn percentiles(&self) -> Vec<Percentile> {
+        let halvings = self.0.len().max(1).ilog2().min(HALVINGS_MAX);
+        let inner = (0..=halvings * POINTS_PER_HALVING)
+            .map(|point| 1.0 - (-f64::from(point) / f64::from(POINTS_PER_HALVING)).exp2());
+        let at = |quantile: f64| Percentile {
+            percent: quantile * 100.0,
+            us: self.0.value_at_quantile(quantile) as f64 / 1e3,
+        };
+        let ends = [Percentile { percent: 100.0, us: self.0.max() as f64 / 1e3 }];
+        inner.map(at).chain(ends).collect()
     }
 }
 
 /// Percentiles of a latency distribution, in microseconds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LatencySummary {
     /// Messages recorded.
     pub count: u64,
@@ -71,10 +92,21 @@ pub struct LatencySummary {
     pub p9999_us: f64,
     /// The slowest message.
     pub max_us: f64,
+    /// The whole distribution: at most 120 points, denser towards the slow end.
+    pub percentiles: Vec<Percentile>,
+}
+
+/// One point of a distribution.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Percentile {
+    /// This many percent of the messages…
+    pub percent: f64,
+    /// …took at most this long.
+    pub us: f64,
 }
 
 /// How evenly subscribers were served.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// The smallest value.
     pub slowest: f64,
@@ -117,6 +149,19 @@ mod tests {
         close(summary.p999_us, 9_990.0);
         close(summary.p9999_us, 9_999.0);
         close(summary.max_us, 10_000.0);
+    }
+
+    #[test]
+    fn a_distribution_runs_from_the_fastest_to_the_slowest_in_few_points() {
+        let mut latencies = Latencies::default();
+        (1..=100_000).for_each(|us| latencies.record(us * 1_000));
+        let points = latencies.summary().unwrap().percentiles;
+        assert!((50..=120).contains(&points.len()), "{} points", points.len());
+        assert!(points.is_sorted_by(|a, b| a.percent < b.percent && a.us <= b.us), "{points:?}");
+        let (first, last) = (points[0], points[points.len() - 1]);
+        assert_eq!((first.percent, last.percent), (0.0, 100.0));
+        assert!(first.us < 1.01 && last.us >= 100_000.0, "{first:?} {last:?}");
+        assert!(points.iter().any(|point| point.percent == 50.0), "{points:?}");
     }
 
     #[test]
