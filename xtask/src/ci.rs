@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 
 use crate::command::{Cargo, say};
-use crate::{ring, tidy};
+use crate::{instructions, ring, tidy};
 
 /// A step of the checks, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -23,6 +23,8 @@ pub(crate) enum Step {
     Doc,
     /// Every test, documentation examples and fuzz corpora included
     Test,
+    /// Instructions per message, against the record
+    Instructions,
     /// The ring under its model checker
     Loom,
     /// The ring under Miri
@@ -70,6 +72,7 @@ impl Step {
             Self::Doc => doc(),
             // Word for word what the README tells people to run.
             Self::Test => Cargo::new("test --workspace").run(),
+            Self::Instructions => instructions::instructions(false),
             Self::Loom => ring::loom(),
             Self::Miri => ring::miri(),
             Self::Tsan => ring::tsan(),

@@ -46,6 +46,24 @@ impl Cargo {
         Ok(())
     }
 
+    /// Adds one word that may contain blanks.
+    pub(crate) fn arg(mut self, word: impl AsRef<OsStr>) -> Self {
+        self.0.arg(word);
+        self
+    }
+
+    /// Runs it; what it wrote to its standard output. Its errors are shown.
+    pub(crate) fn stdout(mut self) -> anyhow::Result<String> {
+        say(&format!("$ {self}"));
+        let output = self.0.stderr(Stdio::inherit()).output();
+        let output = output.with_context(|| format!("cannot start `{self}`"))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            bail!("`{self}` failed: {}\n{said}", output.status);
+        }
+        Ok(said)
+    }
+
     /// Runs it, silently unless it fails; the executable of the one test it built.
     pub(crate) fn built_test(mut self) -> anyhow::Result<PathBuf> {
         let output = self.0.output().with_context(|| format!("cannot start `{self}`"))?;

@@ -4,6 +4,7 @@
 mod ci;
 mod command;
 mod fuzz;
+mod instructions;
 mod ring;
 mod tidy;
 
@@ -36,6 +37,12 @@ enum Chore {
         /// All, if none is named
         targets: Vec<String>,
     },
+    /// Count instructions per message and compare with bench/instructions.json; needs valgrind
+    Instructions {
+        /// Rewrite the file instead
+        #[arg(long)]
+        record: bool,
+    },
     /// Model-check the ring: every interleaving of small programs, within a preemption bound
     Loom,
     /// Run the ring's tests under Miri: undefined behaviour and data races
@@ -51,6 +58,7 @@ fn main() -> ExitCode {
         Chore::Ci { steps } => ci::ci(&steps),
         Chore::Tidy => tidy::tidy(),
         Chore::Fuzz { seconds, targets } => fuzz::fuzz(seconds, &targets),
+        Chore::Instructions { record } => instructions::instructions(record),
         Chore::Loom => ring::loom(),
         Chore::Miri => ring::miri(),
         Chore::Tsan => ring::tsan(),
