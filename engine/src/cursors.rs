@@ -14,13 +14,6 @@ use twinlane_ring::{Cursor, Read, Run};
 
 use crate::lock::lock;
 
-/// Frames in a run from which on a stream counts as busy: its reader looks again before it sleeps.
-const BUSY_FRAMES: usize = 16;
-/// How often it looks again, and the turns of a spinning core in between: a few microseconds in all. Looking less
-/// often lets frames gather and keeps their cache lines with the publisher.
-const LOOKS: usize = 2;
-const TURNS_PER_LOOK: usize = 64;
-
 /// Bytes that the other side still takes. Shared between who reads the cursor and who hears of more.
 pub(crate) struct Credit {
     bytes: AtomicI64,
@@ -78,9 +71,6 @@ pub(crate) struct Cursors<T> {
     free: Vec<u32>,
     turns: VecDeque<u32>,
     ready: Arc<ReadyQueue>,
-    /// The last run was of a busy stream, and looking again is wanted at all.
-    is_busy: bool,
-    looks_again: bool,
 }
 
 struct Slot<T> {
@@ -120,14 +110,7 @@ impl Wake for Turn {
 impl<T> Cursors<T> {
     pub(crate) fn new() -> Self {
         let ready = Arc::new(ReadyQueue { keys: SegQueue::new(), owner: AtomicWaker::new() });
-        let (slots, free, turns) = (Vec::new(), Vec::new(), VecDeque::new());
-        Self { slots, free, turns, ready, is_busy: false, looks_again: false }
-    }
-
-    /// A set whose owner, when a busy stream has been read to its end, looks again for a microsecond before it
-    /// sleeps: waking it costs its publishers as much.
-    pub(crate) fn looking_again() -> Self {
-        Self { looks_again: true, ..Self::new() }
+        Self { slots: Vec::new(), free: Vec::new(), turns: VecDeque::new(), ready }
     }
 
     /// Adds a cursor; it gets a turn at once. With `credit` it reads only what the other side takes.
@@ -206,7 +189,6 @@ impl<T> Cursors<T> {
         loop {
             match slot.cursor.read(allowance) {
                 Read::Run(run) => {
-                    self.is_busy = self.looks_again && run.frames() >= BUSY_FRAMES;
                     if let Some(credit) = &slot.credit {
                         credit.spend(run.bytes().len());
                     }
@@ -219,10 +201,6 @@ impl<T> Cursors<T> {
                 }
                 Read::Closed => return Some(Step::Closed),
                 Read::Empty => {
-                    let is_busy = std::mem::take(&mut self.is_busy);
-                    if is_busy && self.turns.is_empty() && comes_soon(&slot.cursor) {
-                        continue;
-                    }
                     if slot.cursor.poll_readable(&mut Context::from_waker(&slot.waker)).is_pending() {
                         return None;
                     }
@@ -237,12 +215,4 @@ impl<T> Cursors<T> {
             self.turns.push_back(key);
         }
     }
-}
-
-/// Looks a few times whether something was appended.
-fn comes_soon(cursor: &Cursor) -> bool {
-    (0..LOOKS).any(|_| {
-        (0..TURNS_PER_LOOK).for_each(|_| std::hint::spin_loop());
-        !cursor.is_empty()
-    })
 }

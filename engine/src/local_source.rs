@@ -59,13 +59,7 @@ impl LocalSource {
             posting.reader.wake();
         });
         local.subscriptions.fetch_add(1, Ordering::Relaxed);
-        Ok(Self {
-            local: Arc::clone(local),
-            cursors: Cursors::looking_again(),
-            found,
-            end: None,
-            _watch: watch,
-        })
+        Ok(Self { local: Arc::clone(local), cursors: Cursors::new(), found, end: None, _watch: watch })
     }
 
     pub(crate) fn end_reason(&self) -> Option<EndReason> {
