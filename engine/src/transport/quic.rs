@@ -284,8 +284,9 @@ fn transport_config() -> TransportConfig {
         .max_concurrent_bidi_streams(VarInt::from_u32(16))
         .max_concurrent_uni_streams(VarInt::from_u32(16))
         .max_idle_timeout(Some(VarInt::from_u32(30_000).into()))
-        // A connection that only receives datagrams sends nothing: without this its NAT binding would end.
-        .keep_alive_interval(Some(Duration::from_secs(5)))
+        // A connection that only receives datagrams sends nothing: without this its NAT binding would end. Three
+        // fit the idle timeout, so two may be lost.
+        .keep_alive_interval(Some(Duration::from_secs(10)))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
         .send_window(u64::from(CONNECTION_WINDOW_BYTES))
