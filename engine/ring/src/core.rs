@@ -221,10 +221,10 @@ impl Core {
 
     /// A segment nobody uses; the oldest live one leaves the ring if it must. `Err(is_passing)`: none.
     fn take_segment(&self, directory: &mut Directory) -> Result<usize, bool> {
-        let is_passed = !directory.gates.is_empty() && directory.is_oldest_passed();
         if self.shape.0.is_queue
-            && is_passed
             && 2 <= directory.live.len()
+            && !directory.gates.is_empty()
+            && directory.is_oldest_passed()
             && let Some(oldest) = self.reuse_oldest(directory)
         {
             return Ok(oldest);
