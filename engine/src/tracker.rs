@@ -208,9 +208,10 @@ impl Tracker {
     /// Takes frames for as long as each is the next one of a stream that is known: one look-up for all of them.
     fn take_regular(&mut self, frames: &mut Frames<'_>, found: &mut Found, stats: &mut SubscriptionStats) {
         let unordered = self.topic.is_unordered();
-        let Some(source) = frames.clone().next().map(|frame| frame.source()) else { return };
-        let Some(window) = self.sources.get_mut(&source) else { return };
         let mut rest = *frames;
+        let Some(source) = rest.next().map(|frame| frame.source()) else { return };
+        let Some(window) = self.sources.get_mut(&source) else { return };
+        rest = *frames;
         while let Some(frame) = rest.next() {
             if frame.source() != source
                 || frame.is_end()

@@ -62,11 +62,16 @@ impl ReadBuffer {
     }
 
     fn make_room(&mut self, wanted_bytes: usize) {
-        let unfinished = self.memory.len();
         if self.memory.capacity() == 0 {
             self.memory = borrow();
-        } else if self.memory.capacity() - unfinished >= ROOM_BYTES || self.memory.try_reclaim(ROOM_BYTES) {
-        } else if unfinished <= ROOM_BYTES {
+            return;
+        }
+        // In place, if nobody keeps a part of what was taken.
+        if self.memory.try_reclaim(ROOM_BYTES) {
+            return;
+        }
+        let unfinished = self.memory.len();
+        if unfinished <= ROOM_BYTES {
             let mut next = borrow();
             next.extend_from_slice(&self.memory);
             give_back(std::mem::replace(&mut self.memory, next));
