@@ -1,9 +1,8 @@
 //! `twinlane bench`: its commands and arguments, and how reports leave the program.
 
 use std::{
-    fs,
-    io::{self, IsTerminal as _, Write as _},
-    path::{Path, PathBuf},
+    io::{self, IsTerminal as _},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -15,7 +14,7 @@ use twinlane::{Fingerprint, IoPolicy};
 pub(crate) use crate::arguments::duration;
 use crate::{
     arguments::rate,
-    output::{self, all::AllArgs, compare::CompareArgs},
+    output::{self, all::AllArgs, compare::CompareArgs, is_stdout, print, write_file},
     plan::{ChannelKind, TransportKind, Workload},
     report::{self, Report},
     run,
@@ -239,27 +238,12 @@ async fn run_workload(args: &RunArgs) -> anyhow::Result<()> {
 
 fn write_files(args: &RunArgs, reports: &[Report]) -> anyhow::Result<()> {
     if let Some(path) = &args.csv {
-        write(path, &output::csv::results(reports))?;
+        write_file(path, &output::csv::results(reports))?;
     }
     if let Some(path) = &args.svg {
-        write(path, &output::plots::of_runs(reports))?;
+        write_file(path, &output::plots::of_runs(reports))?;
     }
     Ok(())
-}
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    if is_stdout(path) {
-        return print(text.trim_end());
-    }
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    Ok(writeln!(io::stdout().lock(), "{text}")?)
-}
-
-fn is_stdout(path: &Path) -> bool {
-    path.as_os_str() == "-"
 }
 
 /// On a terminal only: a log must not fill with bars, and a pipe gets the report alone.

@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::interval;
 
 use super::{
-    html,
+    html, is_stdout,
     presets::{Outcome, PRESETS, Preset},
     print, write_file,
 };
@@ -197,7 +197,7 @@ fn check_folder(path: &Path) -> anyhow::Result<()> {
 
 /// Where the report is, and what is wrong with it.
 fn tell(args: &AllArgs, outcomes: &[Outcome], took: Duration) -> anyhow::Result<()> {
-    if args.out.as_os_str() != "-" {
+    if !is_stdout(&args.out) {
         let runs: usize = outcomes.iter().map(|outcome| outcome.reports.len()).sum();
         print(&format!(
             "{}: {} presets, {runs} runs, {} s",

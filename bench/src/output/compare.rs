@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{
     chart::{Panel, page},
     figures::{FIGURES, Figure, Ratio, Runs},
-    machine,
+    is_stdout, machine,
     plots::{Named, percentiles, rates},
     print, read,
     scale::Unit,
@@ -54,7 +54,7 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let comparison = Comparison::of(&a, &b);
     if let Some(path) = &args.svg {
         write_file(path, &comparison.svg(&args.a, &args.b))?;
-        if path.as_os_str() == "-" && !args.json {
+        if is_stdout(path) && !args.json {
             return Ok(());
         }
     }

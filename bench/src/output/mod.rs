@@ -42,10 +42,19 @@ fn machine(machine: &Machine) -> String {
     format!("{cpu}, {cores} cores, {}", kernel.as_deref().unwrap_or("unknown kernel"))
 }
 
-/// Writes a whole file or nothing: whoever is interrupted leaves the old one. `-` is standard output.
-fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
-    if path.as_os_str() == "-" {
+/// `-`, where a file is asked for.
+pub(crate) fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Writes a whole file or nothing: whoever is interrupted leaves the old one. `-` is standard output. What is there and
+/// is no plain file (a device, a pipe, a link) is written to and stays what it is.
+pub(crate) fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
+    if is_stdout(path) {
         return print(text.trim_end());
+    }
+    if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+        return fs::write(path, text).with_context(|| format!("cannot write {}", path.display()));
     }
     let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
     let beside = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), process::id()));
@@ -57,7 +66,7 @@ fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn print(text: &str) -> anyhow::Result<()> {
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     Ok(writeln!(io::stdout().lock(), "{text}")?)
 }
 
@@ -80,6 +89,18 @@ mod tests {
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
         let error = write_file(&folder.join("missing/report.html"), "").unwrap_err().to_string();
         assert!(error.starts_with("cannot write"), "{error}");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_plain_file_is_written_to_and_stays_what_it_is() {
+        let folder = std::env::temp_dir().join(format!("twinlane-output-link-{}", process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (path, link) = (folder.join("report.html"), folder.join("link.html"));
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        write_file(&link, "through the link").unwrap();
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "through the link");
         fs::remove_dir_all(&folder).unwrap();
     }
 }
