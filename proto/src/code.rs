@@ -117,6 +117,12 @@ codes! {
     NoSpace = 26, "no space";
     /// Writing to storage failed; this topic accepts nothing more until the server was restarted.
     StorageFailed = 27, "storage failed";
+    /// The lease is not yours, or no longer. Do nothing: the job is done, or somebody else has it.
+    StaleLease = 28, "stale lease";
+    /// A part of the log that holds these messages cannot be read. Ask the operator; retrying cannot help.
+    Damaged = 29, "damaged";
+    /// The topic began anew, and offsets of its earlier epoch mean nothing now. Begin again without them.
+    EpochChanged = 30, "epoch changed";
 }
 
 impl fmt::Display for Code {

@@ -7,6 +7,7 @@
 
 mod client;
 mod error;
+mod queue;
 mod server;
 mod shared;
 mod wire;
@@ -16,6 +17,10 @@ pub use client::{
     Subscribe, TopicRef, Unsubscribe,
 };
 pub use error::ControlError;
+pub use queue::{
+    Action, GroupSettings, JoinQueue, LeaveQueue, MemberClosed, QueueJoined, Settle, Settled, Verdict, Want,
+    Wanted,
+};
 pub use server::{
     Acked, Declared, Failed, Gap, GapCause, Level, Outcome, PublisherClosed, PublisherOpened, Refused,
     StreamEnd, Subscribed, TopicBound, Unsubscribed, Welcome,
@@ -113,6 +118,14 @@ controls! {
     Subscribe = 0x05, Client;
     /// Ends a subscription.
     Unsubscribe = 0x06, Client;
+    /// Becomes a member of a queue group.
+    JoinQueue = 0x07, Client;
+    /// Asks for jobs.
+    Want = 0x08, Client;
+    /// Says what became of jobs.
+    Settle = 0x09, Client;
+    /// Ends a membership.
+    LeaveQueue = 0x0a, Client;
     /// Accepts the client.
     Welcome = 0x41, Server;
     /// Answers [`Declare`].
@@ -137,6 +150,14 @@ controls! {
     Unsubscribed = 0x4b, Server;
     /// A request was not granted.
     Failed = 0x4c, Server;
+    /// Answers [`JoinQueue`].
+    QueueJoined = 0x4d, Server;
+    /// A [`Want`] ran out.
+    Wanted = 0x4e, Server;
+    /// Answers [`Settle`].
+    Settled = 0x4f, Server;
+    /// A membership ended; also answers [`LeaveQueue`].
+    MemberClosed = 0x50, Server;
     /// Allows the sender of runs to send more.
     Credit = 0x81, Both;
     /// Asks for a sign of life.

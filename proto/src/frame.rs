@@ -23,10 +23,10 @@ pub use error::FrameError;
 pub use headers::{Headers, HeadersIter, encode_headers};
 pub use layout::RunHeader;
 pub use message::{
-    Frames, MessageHeader, MessageRef, encode_end, encode_message_head, encode_plain_head, stamp_seq,
-    stamp_source, stamp_topic,
+    Frames, MessageHeader, MessageRef, due_us, encode_end, encode_job_head, encode_message_head,
+    encode_plain_head, is_job, stamp_due, stamp_seq, stamp_source, stamp_topic,
 };
-pub use options::{Options, ReplyTo};
+pub use options::{Job, Options, ReplyTo};
 pub use packer::{Packer, Push};
 
 pub(crate) use layout::Prefix;
@@ -57,5 +57,10 @@ pub const FLAG_REPLY_TO: u8 = 1 << 2;
 pub const FLAG_CORRELATION: u8 = 1 << 3;
 /// Flag of a message with user headers.
 pub const FLAG_HEADERS: u8 = 1 << 4;
+/// Flag of a message that a queue group hands to one of its members. Only a server sends it.
+pub const FLAG_JOB: u8 = 1 << 5;
+/// Flag of a message that queues hand over later.
+pub const FLAG_DUE: u8 = 1 << 6;
 /// All flags this version knows; any other bit is an error.
-pub const FLAGS_KNOWN: u8 = FLAG_DEADLINE | FLAG_KEY | FLAG_REPLY_TO | FLAG_CORRELATION | FLAG_HEADERS;
+pub const FLAGS_KNOWN: u8 =
+    FLAG_DEADLINE | FLAG_KEY | FLAG_REPLY_TO | FLAG_CORRELATION | FLAG_HEADERS | FLAG_JOB | FLAG_DUE;

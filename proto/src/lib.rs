@@ -26,7 +26,7 @@ pub use code::Code;
 pub use control::{Control, ControlError, GapCause, Level, Outcome, SlowPolicy, Start};
 pub use frame::FrameError;
 pub use session::{ProtocolError, Session};
-pub use topic::{Channel, Filter, Mode, TopicName, TopicSpec};
+pub use topic::{Channel, Filter, Last, Mode, Storage, TopicName, TopicSpec};
 
 /// The one version of the protocol that exists. See "Versions and capabilities" in `PROTOCOL.md`.
 pub const VERSION: u16 = 1;

@@ -26,14 +26,18 @@ pub const FRAME_BYTES_FLOOR: usize = 16 << 10;
 /// and no more; the largest `Hello` needs under 1 KiB.
 pub const FRAME_BYTES_MAX_BEFORE_WELCOME: usize = 4 << 10;
 
-/// Bytes of one control frame at most. The largest, a `Subscribe` with every position, needs 273,500.
+/// Bytes of one control frame at most. The largest, a `Settle` with a reason in every verdict, needs 291,018.
 pub const CONTROL_BYTES_MAX: usize = 288 << 10;
 
 // A position is a counted name, an epoch and an offset; every other field together needs under 1 KiB.
 const _: () = assert!(POSITIONS_MAX * (2 + TOPIC_BYTES_MAX + 16) + 1_024 <= CONTROL_BYTES_MAX);
 
-/// Bytes of all options of a message at most: deadline 4, key 8, reply-to 12, correlation 8, headers.
-pub const OPTIONS_BYTES_MAX: usize = 4 + 8 + 12 + 8 + HEADERS_BYTES_MAX;
+// A verdict has 35 bytes besides its reason; every other field together is under 1 KiB.
+const _: () = assert!(VERDICTS_MAX * (35 + REASON_BYTES_MAX) + 1_024 <= CONTROL_BYTES_MAX);
+
+/// Bytes of all options of a message at most: deadline 4, key 8, reply-to 12, correlation 8, job 36, due 8,
+/// headers.
+pub const OPTIONS_BYTES_MAX: usize = 4 + 8 + 12 + 8 + 36 + 8 + HEADERS_BYTES_MAX;
 
 /// Bytes of the user headers of one message at most. They are metadata; data goes in the payload.
 pub const HEADERS_BYTES_MAX: usize = 4 << 10;
@@ -60,7 +64,8 @@ pub const PEER_NAME_BYTES_MAX: usize = 64;
 /// Bytes of an authentication token at most. A 256-bit token needs 44, a JWT of modest claims 400.
 pub const TOKEN_BYTES_MAX: usize = 512;
 
-/// Bytes of the reason in a `Goodbye`, `PublisherClosed` or `Unsubscribed` at most: one log line.
+/// Bytes of the reason in a `Goodbye`, `PublisherClosed`, `Unsubscribed`, `MemberClosed` or verdict at most: one
+/// log line.
 pub const REASON_BYTES_MAX: usize = 256;
 
 /// Bytes of the message in a `Failed` at most: it may quote a topic name.
@@ -69,12 +74,21 @@ pub const MESSAGE_BYTES_MAX: usize = 512;
 /// Positions in a `Subscribe` at most: topics that one subscription can continue after a reconnect.
 pub const POSITIONS_MAX: usize = 1_000;
 
+/// Bytes of the name of a queue group at most: it is a part of dead-letter topics and of log lines.
+pub const GROUP_BYTES_MAX: usize = 64;
+
+/// Verdicts in a `Settle`, and outcomes in a `Settled`, at most: as many jobs as a group has under way by default.
+pub const VERDICTS_MAX: usize = 1_000;
+
 /// Subscriptions of one session at most, unless configured otherwise.
 pub const SUBSCRIPTIONS_MAX: usize = 1_000;
 
 /// Open publishers of one session at most, unless configured otherwise. Equals the topics one client may
 /// have.
 pub const PUBLISHERS_MAX: usize = 10_000;
+
+/// Queue members of one session at most, unless configured otherwise. Each has a topic of its own for its jobs.
+pub const MEMBERS_MAX: usize = 1_000;
 
 /// Things a session wants done that its caller has not taken yet, at most. A caller that drains
 /// [`Session::poll`](crate::Session::poll) after each input never sees more than three.

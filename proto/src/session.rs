@@ -120,7 +120,7 @@ impl Session {
             heard_at: now,
             pinged_at: now,
             nonce: 0,
-            lanes: Lanes::new(config.subscriptions_max, config.publishers_max),
+            lanes: Lanes::new(&config),
             outputs: VecDeque::new(),
             config,
         }
@@ -260,6 +260,7 @@ impl Session {
                     self.outputs.push_back(Output::Event(Event::Control(other)));
                     Ok(())
                 }
+                Open::Stale => Ok(()),
                 Open::Full { request, kind, max } => {
                     let message = format!("at most {max} {kind}s in one session");
                     self.send(&Control::Failed(Failed { request, code: Code::LimitReached, message }))
@@ -339,6 +340,7 @@ impl Session {
                 let frame = encoded(&control)?;
                 match self.lanes.follow(&control) {
                     Ok(Open::Followed) => {}
+                    Ok(Open::Stale) => return Ok(()),
                     Ok(Open::Full { kind, max, .. }) => {
                         return Err(ProtocolError::LimitReached { kind, max });
                     }

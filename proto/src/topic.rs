@@ -10,4 +10,4 @@ mod spec;
 pub use filter::Filter;
 pub(crate) use name::is_unprintable;
 pub use name::{NameError, TopicName};
-pub use spec::{Channel, Conflict, Mode, TopicSpec};
+pub use spec::{Channel, Conflict, Last, Mode, Storage, TopicSpec};

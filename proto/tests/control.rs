@@ -4,11 +4,11 @@
 mod samples;
 
 use twinlane_proto::control::{
-    Auth, Control, ControlError, Declare, Goodbye, Hello, Position, Purpose, Resume, SlowPolicy, Start,
-    Subscribe,
+    Action, Auth, Control, ControlError, Declare, Goodbye, GroupSettings, Hello, JoinQueue, Position,
+    Purpose, Resume, Settle, SlowPolicy, Start, Subscribe, Verdict,
 };
 use twinlane_proto::limits::{CONTROL_BYTES_MAX, FRAME_BYTES_MAX_BEFORE_WELCOME};
-use twinlane_proto::topic::TopicSpec;
+use twinlane_proto::topic::{Last, Mode, Storage, TopicSpec};
 use twinlane_proto::{Code, frame::PREFIX_BYTES};
 
 fn encoded(control: &Control) -> Vec<u8> {
@@ -130,6 +130,66 @@ fn the_largest_hello_passes_before_the_handshake_and_the_largest_subscribe_after
     let frame = encoded(&subscribe);
     assert!(frame.len() <= CONTROL_BYTES_MAX, "{} bytes", frame.len());
     assert_eq!(Control::decode(&frame), Ok(subscribe));
+}
+
+#[test]
+fn the_largest_settle_fits_a_control_frame() {
+    let verdict = Verdict {
+        lease: [0xff; 16],
+        offset: u64::MAX,
+        attempt: u32::MAX,
+        action: Action::Nack,
+        delay_ms: u32::MAX,
+        reason: "r".repeat(256),
+    };
+    let settle = Control::from(Settle { request: 1, member: 1, verdicts: vec![verdict; 1_000] });
+    let frame = encoded(&settle);
+    assert_eq!(frame.len(), 291_018, "`limits::CONTROL_BYTES_MAX` says so");
+    assert!(frame.len() <= CONTROL_BYTES_MAX);
+    assert_eq!(Control::decode(&frame), Ok(settle));
+}
+
+#[test]
+fn the_name_of_a_group_is_refused_rather_than_changed() {
+    let join = |group: &str| {
+        Control::from(JoinQueue {
+            request: 1,
+            member: 1,
+            topic: "orders".to_owned(),
+            group: group.to_owned(),
+            spec: None,
+            settings: GroupSettings::default(),
+        })
+    };
+    let what = "JoinQueue.group";
+    let refused = |group: &str| join(group).try_encode(&mut Vec::new()).unwrap_err();
+    assert_eq!(refused(&"g".repeat(65)), ControlError::TooLong { what, length: 65, length_max: 64 });
+    assert_eq!(refused("a\nb"), ControlError::Character { what, character: '\n' });
+    let mut frame = encoded(&join("a b"));
+    let at = frame.windows(3).position(|bytes| bytes == b"a b").unwrap();
+    frame[at + 1] = b'\n';
+    assert_eq!(Control::decode(&frame), Err(ControlError::Character { what, character: '\n' }));
+}
+
+#[test]
+fn a_spec_that_its_channel_does_not_allow_is_refused_by_the_first_bad_field() {
+    let (fast, reliable) = (TopicSpec::fast(), TopicSpec::reliable());
+    let specs = [
+        (TopicSpec { mode: Mode::Unordered, storage: Storage::Disk, ..reliable }, 2),
+        (TopicSpec { mode: Mode::Unordered, storage: Storage::Disk, last: Last::Key, ..fast }, 1),
+        (TopicSpec { last: Last::Key, ..fast }, 2),
+    ];
+    for (spec, value) in specs {
+        let declare = |spec| Control::from(Declare { request: 1, name: "a".to_owned(), spec });
+        let refused = ControlError::Value { what: "Declare.spec", value };
+        assert_eq!(declare(spec).try_encode(&mut Vec::new()).as_ref(), Err(&refused));
+        let consistent =
+            TopicSpec { mode: Mode::Ordered, storage: Storage::Memory, last: Last::None, ..spec };
+        let mut frame = encoded(&declare(consistent));
+        let at = PREFIX_BYTES + 4 + 2 + 1;
+        frame[at + 1..at + 4].copy_from_slice(&[spec.mode as u8, spec.storage as u8, spec.last as u8]);
+        assert_eq!(Control::decode(&frame), Err(refused));
+    }
 }
 
 #[test]

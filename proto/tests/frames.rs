@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests may unwrap as tests do")]
 
 use twinlane_proto::frame::{
-    Decoder, FrameError, Headers, Item, KIND_CONTROL, KIND_MESSAGE, MessageHeader, MessageRef, Options,
-    Packer, Push, RUN_HEADER_BYTES, RunHeader, decode_datagram, encode_end, encode_headers,
-    encode_message_head, stamp_seq, stamp_source, stamp_topic,
+    Decoder, FLAG_DUE, FLAG_HEADERS, FLAG_JOB, FrameError, Headers, Item, Job, KIND_CONTROL, KIND_MESSAGE,
+    MESSAGE_HEADER_BYTES, MessageHeader, MessageRef, Options, Packer, Push, RUN_HEADER_BYTES, RunHeader,
+    decode_datagram, encode_end, encode_headers, encode_job_head, encode_message_head, stamp_due, stamp_seq,
+    stamp_source, stamp_topic,
 };
 use twinlane_proto::limits::{CONTROL_BYTES_MAX, FRAME_BYTES_CEILING, HEADERS_BYTES_MAX};
 
@@ -176,6 +177,62 @@ fn stamping_changes_one_field() {
     let read = MessageRef::parse(&frame).unwrap();
     let expected = MessageHeader { topic: u32::MAX - 2, source: u32::MAX - 1, seq: u64::MAX - 1, time_us: 5 };
     assert_eq!((read.header(), read.payload()), (expected, &b"payload"[..]));
+}
+
+const JOB: Job = Job { lease: [7; 16], offset: 41, epoch: 0xe0, attempt: 1 };
+
+/// A message with due time 9 and user headers of `bytes` bytes that nobody checked.
+fn message_with_raw_headers(bytes: usize) -> Vec<u8> {
+    let mut frame = message(1, &vec![0xff; 8 + bytes]);
+    frame.extend_from_slice(b"payload");
+    let frame_bytes = frame.len() as u32;
+    frame[..4].copy_from_slice(&frame_bytes.to_le_bytes());
+    frame[5] = FLAG_DUE | FLAG_HEADERS;
+    frame[6..8].copy_from_slice(&(8 + bytes as u16).to_le_bytes());
+    assert!(stamp_due(&mut frame, 9));
+    frame
+}
+
+#[test]
+fn a_message_with_malformed_user_headers_is_handed_over_as_it_is() {
+    let frame = message_with_raw_headers(20);
+    let stored = MessageRef::parse(&frame).unwrap();
+    assert!(stored.options().is_err());
+    assert_eq!(stored.fixed_options(), Options { due_us: Some(9), ..Options::default() });
+    let mut handed = Vec::new();
+    encode_job_head(&stored, &JOB, &mut handed).unwrap();
+    handed.extend_from_slice(stored.payload());
+    let read = MessageRef::parse(&handed).unwrap();
+    assert_eq!(read.flags(), FLAG_JOB | FLAG_DUE | FLAG_HEADERS);
+    assert_eq!(read.fixed_options(), Options { job: Some(JOB), due_us: Some(9), ..Options::default() });
+    assert_eq!((read.header(), read.payload()), (stored.header(), &b"payload"[..]));
+    assert_eq!(handed[MESSAGE_HEADER_BYTES + 44..][..20], [0xff; 20], "user headers are copied");
+}
+
+#[test]
+fn what_cannot_be_a_job_is_an_error_and_leaves_nothing_behind() {
+    let mut out = vec![1, 2, 3];
+    let end = encode_end(&MessageHeader::default());
+    let refused = encode_job_head(&MessageRef::parse(&end).unwrap(), &JOB, &mut out);
+    assert_eq!(refused, Err(FrameError::EndNotEmpty { frame_bytes: 68 }));
+    let large = message(1, &vec![0; FRAME_BYTES_CEILING - 32 - 35]);
+    let refused = encode_job_head(&MessageRef::parse(&large).unwrap(), &JOB, &mut out);
+    assert!(matches!(refused, Err(FrameError::FrameTooLarge { .. })), "{refused:?}");
+    assert_eq!(out, [1, 2, 3]);
+}
+
+#[test]
+fn user_headers_that_nobody_may_write_are_refused_before_they_are_looked_into() {
+    assert!(MessageRef::parse(&message_with_raw_headers(HEADERS_BYTES_MAX)).is_ok());
+    let refused = MessageRef::parse(&message_with_raw_headers(HEADERS_BYTES_MAX + 1)).map(|_| ());
+    assert!(matches!(refused, Err(FrameError::OptionsMismatch { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_message_without_a_due_time_is_not_stamped_with_one() {
+    let mut frame = message(1, b"payload");
+    assert!(!stamp_due(&mut frame, 9));
+    assert_eq!(frame, message(1, b"payload"));
 }
 
 #[test]

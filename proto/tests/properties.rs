@@ -7,8 +7,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use twinlane_proto::frame::{
-    Headers, MessageHeader, MessageRef, Options, Packer, Push, ReplyTo, RunHeader, encode_end,
-    encode_headers, encode_message_head,
+    Headers, Job, MessageHeader, MessageRef, Options, Packer, Push, ReplyTo, RunHeader, encode_end,
+    encode_headers, encode_job_head, encode_message_head, stamp_due,
 };
 
 /// User headers before they are encoded.
@@ -21,16 +21,29 @@ fn message() -> impl Strategy<Value = Message> {
     let header = (any::<u32>(), any::<u64>(), any::<u64>())
         .prop_map(|(source, seq, time_us)| MessageHeader { topic: 7, source, seq, time_us });
     let reply_to = any::<(u32, u64)>().prop_map(|(topic, correlation)| ReplyTo { topic, correlation });
-    let options = (any::<Option<u32>>(), any::<Option<u64>>(), option::of(reply_to), any::<Option<u64>>())
-        .prop_map(|(deadline_us, key, reply_to, correlation)| Options {
+    let numbers = (any::<Option<u32>>(), any::<Option<u64>>(), any::<Option<u64>>(), any::<Option<u64>>());
+    let options = (numbers, option::of(reply_to), option::of(job())).prop_map(
+        |((deadline_us, key, correlation, due_us), reply_to, job)| Options {
             deadline_us,
             key,
             reply_to,
             correlation,
+            job,
+            due_us,
             headers: None,
-        });
+        },
+    );
     let headers = option::of(vec(("[a-z]{1,9}", vec(any::<u8>(), 0..20)), 0..5));
     (header, options, headers, vec(any::<u8>(), 0..100))
+}
+
+fn job() -> impl Strategy<Value = Job> {
+    any::<([u8; 16], u64, u64, u32)>().prop_map(|(lease, offset, epoch, attempt)| Job {
+        lease,
+        offset,
+        epoch,
+        attempt,
+    })
 }
 
 fn encode((header, options, headers, payload): &Message) -> Vec<u8> {
@@ -74,10 +87,34 @@ proptest! {
         prop_assert_eq!(read.header(), *header);
         prop_assert_eq!(read.payload(), payload);
         prop_assert_eq!(Options { headers: None, ..read_options }, *options);
+        prop_assert_eq!(read.fixed_options(), *options);
         let read_headers = read_options.headers.map(|headers| {
             headers.iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect::<Vec<_>>()
         });
         prop_assert_eq!(&read_headers, headers);
+    }
+
+    #[test]
+    fn a_job_is_its_message_with_one_option_more(message in message(), job in job()) {
+        let frame = encode(&message);
+        let stored = MessageRef::parse(&frame).unwrap();
+        let mut handed = b"before".to_vec();
+        encode_job_head(&stored, &job, &mut handed).unwrap();
+        handed.extend_from_slice(stored.payload());
+        let read = MessageRef::parse(&handed[6..]).unwrap();
+        prop_assert_eq!((read.header(), read.payload()), (stored.header(), stored.payload()));
+        let expected = Options { job: Some(job), ..stored.options().unwrap() };
+        prop_assert_eq!(read.options(), Ok(expected));
+    }
+
+    #[test]
+    fn stamping_the_due_time_changes_nothing_else(message in message(), due_us: u64) {
+        let (header, options, headers, payload) = message;
+        let stamp = options.due_us.map(|_| due_us);
+        let mut frame = encode(&(header, options, headers.clone(), payload.clone()));
+        prop_assert_eq!(stamp_due(&mut frame, due_us), stamp.is_some());
+        let expected = encode(&(header, Options { due_us: stamp, ..options }, headers, payload));
+        prop_assert_eq!(frame, expected);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use twinlane_proto::Control;
 use twinlane_proto::frame::{
-    Decoder, FrameError, Headers, Item, MessageHeader, MessageRef, Options, Packer, Push, ReplyTo, RunHeader,
-    decode_datagram, encode_end, encode_headers, encode_message_head,
+    Decoder, FrameError, Headers, Item, Job, MessageHeader, MessageRef, Options, Packer, Push, ReplyTo,
+    RunHeader, decode_datagram, encode_end, encode_headers, encode_message_head,
 };
 
 /// Fields of a vector by their names.
@@ -73,12 +73,16 @@ fn every_message_vector_means_what_it_says() {
         key: Some(0x0102_0304_0506_0708),
         reply_to: Some(ReplyTo { topic: 8, correlation: 99 }),
         correlation: Some(98),
+        job: Some(Job { lease: *b"lease-of-16-byte", offset: 41, epoch: 0xe0, attempt: 2 }),
+        due_us: Some(1_700_000_010_000_000),
         headers: Some(headers),
     };
-    let samples: [(&str, Options<'_>, &[u8]); 4] = [
+    let samples: [(&str, Options<'_>, &[u8]); 6] = [
         ("message-plain", Options::default(), b"hello"),
         ("message-empty", Options::default(), b""),
         ("message-deadline", Options { deadline_us: Some(20_000), ..Options::default() }, b"hello"),
+        ("message-due", Options { due_us: Some(10_000_000), ..Options::default() }, b"hello"),
+        ("message-job", Options { job: all.job, ..Options::default() }, b"hello"),
         ("message-all-options", all, b"hello"),
     ];
     assert_eq!(vectors.len(), samples.len() + 1);

@@ -230,6 +230,9 @@ pub enum Start {
     Offset(u64),
     /// With the oldest kept message.
     All,
+    /// With the first message that was stored at or after this time, in microseconds of Unix time by the server's
+    /// clock.
+    Time(u64),
 }
 
 impl Field for Start {
@@ -242,6 +245,10 @@ impl Field for Start {
                 offset.put(what, out)
             }
             Self::All => 3u8.put(what, out),
+            Self::Time(time_us) => {
+                4u8.put(what, out)?;
+                time_us.put(what, out)
+            }
         }
     }
 
@@ -251,6 +258,7 @@ impl Field for Start {
             1 => Ok(Self::Last),
             2 => u64::take(what, from).map(Self::Offset),
             3 => Ok(Self::All),
+            4 => u64::take(what, from).map(Self::Time),
             value => Err(ControlError::Value { what, value: value.into() }),
         }
     }
@@ -264,8 +272,10 @@ pub enum SlowPolicy {
     Block,
     /// It ends with [`Code::SlowConsumer`](crate::Code::SlowConsumer).
     Disconnect,
+    /// On a topic on disk it reads later what memory no longer holds; on others as [`Self::Block`].
+    Spill,
 }
-byte_enum!(SlowPolicy { Block = 0, Disconnect = 1 });
+byte_enum!(SlowPolicy { Block = 0, Disconnect = 1, Spill = 2 });
 
 /// Where a subscription continues on one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]

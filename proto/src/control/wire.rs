@@ -3,7 +3,7 @@
 
 use super::ControlError;
 use crate::Code;
-use crate::topic::{Channel, Mode, TopicSpec};
+use crate::topic::{Channel, Last, Mode, Storage, TopicSpec};
 
 /// What is left of a control message.
 pub(super) struct Reader<'a> {
@@ -191,6 +191,32 @@ pub(super) mod line {
     }
 }
 
+/// A counted text that names something and goes in log lines: as a line, but never changed to fit.
+pub(super) mod word {
+    use super::{ControlError, Reader, line, put_counted};
+    use crate::topic::is_unprintable;
+
+    pub(in super::super) fn put(
+        word: &str,
+        limit: usize,
+        what: &'static str,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ControlError> {
+        match word.chars().find(|character| is_unprintable(*character)) {
+            None => put_counted(word.as_bytes(), limit, what, out),
+            Some(character) => Err(ControlError::Character { what, character }),
+        }
+    }
+
+    pub(in super::super) fn take(
+        limit: usize,
+        what: &'static str,
+        from: &mut Reader<'_>,
+    ) -> Result<String, ControlError> {
+        line::take(limit, what, from)
+    }
+}
+
 /// A counted secret or other bytes.
 pub(super) mod blob {
     use super::{ControlError, Reader, put_counted};
@@ -314,31 +340,45 @@ impl Field for Code {
 
 byte_enum!(Channel { Fast = 0, Reliable = 1 });
 byte_enum!(Mode { Ordered = 0, Latest = 1, Unordered = 2 });
+byte_enum!(Storage { Memory = 0, Disk = 1 });
+byte_enum!(Last { None = 0, Topic = 1, Key = 2 });
 
 impl Field for TopicSpec {
     fn put(&self, what: &'static str, out: &mut Vec<u8>) -> Result<(), ControlError> {
-        if !self.is_consistent() {
-            return Err(ControlError::Value { what, value: self.mode as u64 });
-        }
+        check_spec(self, what)?;
         self.channel.put(what, out)?;
         self.mode.put(what, out)?;
+        self.storage.put(what, out)?;
+        self.last.put(what, out)?;
         self.payload_bytes_max.put(what, out)?;
         self.retain_bytes.put(what, out)?;
-        self.retain_messages.put(what, out)
+        self.retain_messages.put(what, out)?;
+        self.retain_age_ms.put(what, out)
     }
 
     fn take(what: &'static str, from: &mut Reader<'_>) -> Result<Self, ControlError> {
         let spec = Self {
             channel: Channel::take(what, from)?,
             mode: Mode::take(what, from)?,
+            storage: Storage::take(what, from)?,
+            last: Last::take(what, from)?,
             payload_bytes_max: u32::take(what, from)?,
             retain_bytes: u64::take(what, from)?,
             retain_messages: u64::take(what, from)?,
+            retain_age_ms: u64::take(what, from)?,
         };
-        if spec.is_consistent() {
-            Ok(spec)
-        } else {
-            Err(ControlError::Value { what, value: spec.mode as u64 })
-        }
+        check_spec(&spec, what)?;
+        Ok(spec)
     }
+}
+
+/// An error names the first field that the channel does not allow, by its value.
+fn check_spec(spec: &TopicSpec, what: &'static str) -> Result<(), ControlError> {
+    let value = match (spec.channel, spec.storage) {
+        _ if spec.is_consistent() => return Ok(()),
+        (Channel::Reliable, _) => spec.mode as u64,
+        (Channel::Fast, Storage::Disk) => spec.storage as u64,
+        (Channel::Fast, Storage::Memory) => spec.last as u64,
+    };
+    Err(ControlError::Value { what, value })
 }

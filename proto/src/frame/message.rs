@@ -8,10 +8,11 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::{MessageLayout, Prefix};
-use super::options::{Options, lengths_fit};
-use super::{FrameError, KIND_END, KIND_MESSAGE, MESSAGE_HEADER_BYTES};
+use super::options::{JOB_BYTES, Job, Options, lengths_fit, option_at};
+use super::{FLAG_DUE, FLAG_JOB, FrameError, KIND_END, KIND_MESSAGE, MESSAGE_HEADER_BYTES};
 use crate::limits::{FRAME_BYTES_CEILING, OPTIONS_BYTES_MAX};
 
+const FLAGS_AT: usize = 5;
 const TOPIC_AT: usize = 8;
 const SOURCE_AT: usize = 12;
 const SEQ_AT: usize = 16;
@@ -77,6 +78,59 @@ pub fn encode_message_head(
     Ok(())
 }
 
+/// Appends the head of `message` with `job` added to its options; the payload of `message` follows unchanged.
+///
+/// A job it already has is replaced; every other option is copied as it lies there, user headers unread. Topic,
+/// source and seq are those of `message`: stamp what differs.
+///
+/// # Errors
+///
+/// [`FrameError::FrameTooLarge`] above [`FRAME_BYTES_CEILING`], [`FrameError::EndNotEmpty`] for an end frame; nothing
+/// was appended.
+///
+/// ```
+/// use twinlane_proto::frame::{Job, MessageHeader, MessageRef, Options, encode_job_head, encode_message_head};
+///
+/// let mut stored = Vec::new();
+/// encode_message_head(&MessageHeader::default(), &Options::default(), 5, &mut stored)?;
+/// stored.extend_from_slice(b"hello");
+/// let stored = MessageRef::parse(&stored)?;
+///
+/// let job = Job { lease: [7; 16], offset: 41, epoch: 0xe0, attempt: 1 };
+/// let mut frame = Vec::new();
+/// encode_job_head(&stored, &job, &mut frame)?;
+/// frame.extend_from_slice(stored.payload());
+/// assert_eq!(MessageRef::parse(&frame)?.options()?.job, Some(job));
+/// # Ok::<(), twinlane_proto::FrameError>(())
+/// ```
+pub fn encode_job_head(message: &MessageRef<'_>, job: &Job, out: &mut Vec<u8>) -> Result<(), FrameError> {
+    let frame_bytes = message.frame_bytes();
+    let flags = message.flags();
+    if message.is_end() {
+        return Err(FrameError::EndNotEmpty { frame_bytes: frame_bytes + JOB_BYTES });
+    }
+    let bytes = message.options_bytes();
+    let (before, after) = bytes.split_at(option_at(flags, FLAG_JOB));
+    let replaced_bytes = if flags & FLAG_JOB == 0 { 0 } else { JOB_BYTES };
+    let added_bytes = JOB_BYTES - replaced_bytes;
+    let (frame_bytes, options_bytes) = (frame_bytes + added_bytes, bytes.len() + added_bytes);
+    debug_assert!(options_bytes <= OPTIONS_BYTES_MAX, "checked headers fit the options");
+    if frame_bytes > FRAME_BYTES_CEILING {
+        return Err(FrameError::FrameTooLarge { frame_bytes, frame_bytes_max: FRAME_BYTES_CEILING });
+    }
+    let prefix = Prefix {
+        frame_bytes: U32::new(frame_bytes as u32),
+        kind: KIND_MESSAGE,
+        flags: flags | FLAG_JOB,
+        extra: U16::new(options_bytes as u16),
+    };
+    out.extend_from_slice(layout(prefix, &message.header()).as_bytes());
+    out.extend_from_slice(before);
+    job.encode(out);
+    out.extend_from_slice(&after[replaced_bytes..]);
+    Ok(())
+}
+
 /// The head of a message without options whose payload of `payload_bytes` bytes follows: what
 /// [`encode_message_head`] appends for it, without the vector.
 ///
@@ -133,6 +187,46 @@ pub fn stamp_source(frame: &mut [u8], source: u32) {
 #[inline]
 pub fn stamp_topic(frame: &mut [u8], topic: u32) {
     frame[TOPIC_AT..TOPIC_AT + 4].copy_from_slice(&topic.to_le_bytes());
+}
+
+/// Whether a message whose lengths were checked has the `job` option.
+///
+/// # Panics
+///
+/// If `frame` is shorter than a header.
+#[must_use]
+#[inline]
+pub fn is_job(frame: &[u8]) -> bool {
+    frame[FLAGS_AT] & FLAG_JOB != 0
+}
+
+/// The `due` option of a message whose lengths were checked, if it has one. One look at the flags where it has none.
+#[must_use]
+#[inline]
+pub fn due_us(frame: &[u8]) -> Option<u64> {
+    let flags = frame[FLAGS_AT];
+    if flags & FLAG_DUE == 0 {
+        return None;
+    }
+    let at = MESSAGE_HEADER_BYTES + option_at(flags, FLAG_DUE);
+    frame.get(at..at + 8)?.first_chunk().copied().map(u64::from_le_bytes)
+}
+
+/// Writes `due_us` into a message whose lengths were checked, in place. Returns whether it has that option; if not,
+/// nothing was written.
+///
+/// # Panics
+///
+/// If `frame` is shorter than its header and options.
+#[inline]
+pub fn stamp_due(frame: &mut [u8], due_us: u64) -> bool {
+    let flags = frame[FLAGS_AT];
+    if flags & FLAG_DUE == 0 {
+        return false;
+    }
+    let at = MESSAGE_HEADER_BYTES + option_at(flags, FLAG_DUE);
+    frame[at..at + 8].copy_from_slice(&due_us.to_le_bytes());
+    true
 }
 
 /// One message or end frame whose lengths were checked, read in place.
@@ -213,7 +307,18 @@ impl<'a> MessageRef<'a> {
         if flags == 0 {
             return Ok(Options::default());
         }
-        Options::decode(flags, &self.frame[MESSAGE_HEADER_BYTES..self.payload_range().start])
+        Options::decode(flags, self.options_bytes())
+    }
+
+    /// The options without the user headers, which alone may be malformed.
+    #[must_use]
+    pub fn fixed_options(&self) -> Options<'static> {
+        Options::take_fixed(self.flags(), &mut self.options_bytes())
+    }
+
+    /// The options as they lie in the frame.
+    fn options_bytes(&self) -> &'a [u8] {
+        &self.frame[MESSAGE_HEADER_BYTES..self.payload_range().start]
     }
 
     /// The payload; an end frame has none.

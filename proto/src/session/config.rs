@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use crate::VERSION;
-use crate::limits::{DEAD_AFTER, HANDSHAKE_TIMEOUT, PING_INTERVAL, PUBLISHERS_MAX, SUBSCRIPTIONS_MAX};
+use crate::limits::{
+    DEAD_AFTER, HANDSHAKE_TIMEOUT, MEMBERS_MAX, PING_INTERVAL, PUBLISHERS_MAX, SUBSCRIPTIONS_MAX,
+};
 
 /// Limits and times of one [`Session`](super::Session).
 ///
-/// Worst-case memory is about 64 bytes for each subscription and publisher, 700 kB by default, plus what
-/// the caller leaves in the outputs.
+/// Worst-case memory is about 64 bytes for each subscription, publisher and queue member, 770 kB by default, plus
+/// what the caller leaves in the outputs.
 ///
 /// | field | default | why this value |
 /// |---|---|---|
@@ -17,6 +19,7 @@ use crate::limits::{DEAD_AFTER, HANDSHAKE_TIMEOUT, PING_INTERVAL, PUBLISHERS_MAX
 /// | `dead_after` | 15 s | a short loss of signal is survived, a dead peer noticed |
 /// | `subscriptions_max` | 1 000 | each costs the server a cursor per topic |
 /// | `publishers_max` | 10 000 | as many as topics one client may have |
+/// | `members_max` | 1 000 | each costs the server a topic for its jobs |
 /// | `version_min`, `version_max` | 1 | the one version there is |
 /// | `capabilities` | 0 | none is defined in version 1 |
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub struct SessionConfig {
     pub subscriptions_max: usize,
     /// Open publishers at most.
     pub publishers_max: usize,
+    /// Queue members at most.
+    pub members_max: usize,
     /// Server: lowest protocol version accepted. A client's versions are in its hello.
     pub version_min: u16,
     /// Server: highest protocol version accepted.
@@ -47,6 +52,7 @@ impl Default for SessionConfig {
             dead_after: DEAD_AFTER,
             subscriptions_max: SUBSCRIPTIONS_MAX,
             publishers_max: PUBLISHERS_MAX,
+            members_max: MEMBERS_MAX,
             version_min: VERSION,
             version_max: VERSION,
             capabilities: 0,

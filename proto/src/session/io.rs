@@ -39,7 +39,7 @@ pub enum Input<'a> {
     Tick,
     /// Server, deciding: the client is accepted. `version` and `capabilities` are filled in by the session.
     Accept(Welcome),
-    /// Send this to the peer.
+    /// Send this to the peer. What is about a queue member that closed meanwhile is dropped, as the peer would.
     Send(Control),
     /// Say goodbye and end. A server that is deciding rejects the client this way.
     Close {

@@ -6,19 +6,22 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::ProtocolError;
+use super::{ProtocolError, SessionConfig};
 use crate::control::{
-    ClosePublisher, Control, Credit, Failed, OpenPublisher, PublisherClosed, PublisherOpened, Subscribe,
-    Subscribed, Unsubscribed,
+    ClosePublisher, Control, Credit, Failed, JoinQueue, LeaveQueue, MemberClosed, OpenPublisher,
+    PublisherClosed, PublisherOpened, QueueJoined, Settle, Settled, Subscribe, Subscribed, Unsubscribed,
+    Want, Wanted,
 };
 
-/// What a lane is. Subscriptions and publishers are numbered apart.
+/// What a lane is. Each kind is numbered apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LaneKind {
     /// Runs from server to client.
     Subscription,
     /// Runs from client to server.
     Publisher,
+    /// A member of a queue group. No runs: its jobs come on the subscription to its inbox.
+    Member,
 }
 
 impl fmt::Display for LaneKind {
@@ -26,6 +29,7 @@ impl fmt::Display for LaneKind {
         f.write_str(match self {
             Self::Subscription => "subscription",
             Self::Publisher => "publisher",
+            Self::Member => "queue member",
         })
     }
 }
@@ -35,6 +39,8 @@ impl fmt::Display for LaneKind {
 pub(super) enum Open {
     /// The lanes are up to date.
     Followed,
+    /// It is about a member that is not open: it was under way, or about to be sent, when the member closed.
+    Stale,
     /// The lane was not opened: too many are.
     Full { request: u32, kind: LaneKind, max: usize },
 }
@@ -46,6 +52,7 @@ const UNLIMITED: u64 = u64::MAX;
 pub(super) struct Lanes {
     subscriptions: Table,
     publishers: Table,
+    members: Table,
     /// Requests that opened a lane and were not answered.
     pending: HashMap<u32, (LaneKind, u32)>,
 }
@@ -66,10 +73,12 @@ struct Lane {
 }
 
 impl Lanes {
-    pub(super) fn new(subscriptions_max: usize, publishers_max: usize) -> Self {
+    pub(super) fn new(config: &SessionConfig) -> Self {
+        let table = |max| Table { lanes: HashMap::new(), max };
         Self {
-            subscriptions: Table { lanes: HashMap::new(), max: subscriptions_max },
-            publishers: Table { lanes: HashMap::new(), max: publishers_max },
+            subscriptions: table(config.subscriptions_max),
+            publishers: table(config.publishers_max),
+            members: table(config.members_max),
             pending: HashMap::new(),
         }
     }
@@ -83,7 +92,22 @@ impl Lanes {
             Control::OpenPublisher(OpenPublisher { request, publisher, .. }) => {
                 return self.open(LaneKind::Publisher, request, publisher);
             }
+            Control::JoinQueue(JoinQueue { request, member, .. }) => {
+                return self.open(LaneKind::Member, request, member);
+            }
+            Control::Want(Want { member, .. })
+            | Control::Settle(Settle { member, .. })
+            | Control::LeaveQueue(LeaveQueue { member })
+            | Control::Wanted(Wanted { member, .. })
+            | Control::Settled(Settled { member, .. })
+            | Control::MemberClosed(MemberClosed { member, .. })
+                if !self.members.lanes.contains_key(&member) =>
+            {
+                return Ok(Open::Stale);
+            }
+            Control::MemberClosed(MemberClosed { member, .. }) => self.close(LaneKind::Member, member),
             Control::Subscribed(Subscribed { request, .. })
+            | Control::QueueJoined(QueueJoined { request, .. })
             | Control::PublisherOpened(PublisherOpened { request, .. }) => {
                 self.pending.remove(&request);
             }
@@ -143,6 +167,7 @@ impl Lanes {
     pub(super) fn clear(&mut self) {
         self.subscriptions.lanes.clear();
         self.publishers.lanes.clear();
+        self.members.lanes.clear();
         self.pending.clear();
     }
 
@@ -175,6 +200,7 @@ impl Lanes {
         match kind {
             LaneKind::Subscription => &mut self.subscriptions,
             LaneKind::Publisher => &mut self.publishers,
+            LaneKind::Member => &mut self.members,
         }
     }
 }

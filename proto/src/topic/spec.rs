@@ -1,6 +1,7 @@
 //! What a topic was declared as. Two declarations of one topic must agree; zero means "no opinion".
 
 use std::fmt;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -28,6 +29,30 @@ pub enum Mode {
     Unordered = 2,
 }
 
+/// Where the server keeps a topic's messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Storage {
+    /// In memory: they are gone when the server is. The only storage of a fast topic.
+    #[default]
+    Memory = 0,
+    /// In a log on disk: what was acknowledged survives the server's crash and power loss.
+    Disk = 1,
+}
+
+/// Which messages of a reliable topic stay however old they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Last {
+    /// None beyond what is retained.
+    #[default]
+    None = 0,
+    /// The newest of the topic.
+    Topic = 1,
+    /// The newest of each key.
+    Key = 2,
+}
+
 /// What a topic is declared as. In the numbers 0 means "the server's default".
 ///
 /// ```
@@ -44,12 +69,18 @@ pub struct TopicSpec {
     pub channel: Channel,
     /// Order of a fast topic; [`Mode::Ordered`] on a reliable one.
     pub mode: Mode,
+    /// Where messages are kept; [`Storage::Memory`] on a fast topic.
+    pub storage: Storage,
+    /// Which last values are kept; [`Last::None`] on a fast topic.
+    pub last: Last,
     /// Bytes of one payload at most.
     pub payload_bytes_max: u32,
     /// Bytes of messages that the server keeps at most.
     pub retain_bytes: u64,
     /// Messages that the server keeps at most.
     pub retain_messages: u64,
+    /// Milliseconds that the server keeps a message at most.
+    pub retain_age_ms: u64,
 }
 
 impl TopicSpec {
@@ -59,16 +90,25 @@ impl TopicSpec {
         Self {
             channel: Channel::Fast,
             mode: Mode::Ordered,
+            storage: Storage::Memory,
+            last: Last::None,
             payload_bytes_max: 0,
             retain_bytes: 0,
             retain_messages: 0,
+            retain_age_ms: 0,
         }
     }
 
-    /// A reliable topic with the server's default limits.
+    /// A reliable topic in memory with the server's default limits.
     #[must_use]
     pub const fn reliable() -> Self {
         Self { channel: Channel::Reliable, ..Self::fast() }
+    }
+
+    /// A reliable topic on disk with the server's default limits.
+    #[must_use]
+    pub const fn durable() -> Self {
+        Self { storage: Storage::Disk, ..Self::reliable() }
     }
 
     /// The same with another mode.
@@ -101,10 +141,33 @@ impl TopicSpec {
         Self { retain_messages, ..self }
     }
 
-    /// Whether channel and mode go together.
+    /// The same, keeping a message for `retain_age` at most: rounded up to a millisecond, so that it is not 0 unless
+    /// `retain_age` is.
+    #[must_use]
+    pub fn with_retain_age(self, retain_age: Duration) -> Self {
+        let retain_age_ms = retain_age.as_nanos().div_ceil(1_000_000);
+        Self { retain_age_ms: u64::try_from(retain_age_ms).unwrap_or(u64::MAX), ..self }
+    }
+
+    /// The same, keeping these last values whatever their age.
+    ///
+    /// # Panics
+    ///
+    /// If the topic is fast and `last` is not [`Last::None`].
+    #[must_use]
+    pub fn with_last(self, last: Last) -> Self {
+        let spec = Self { last, ..self };
+        assert!(spec.is_consistent(), "a fast topic keeps no last values, asked for {last:?}");
+        spec
+    }
+
+    /// Whether the channel allows mode, storage and last values.
     #[must_use]
     pub const fn is_consistent(&self) -> bool {
-        matches!((self.channel, self.mode), (Channel::Fast, _) | (Channel::Reliable, Mode::Ordered))
+        match self.channel {
+            Channel::Fast => matches!((self.storage, self.last), (Storage::Memory, Last::None)),
+            Channel::Reliable => matches!(self.mode, Mode::Ordered),
+        }
     }
 
     /// The first difference between this declaration and `asked`, unless one of them has no opinion.
@@ -117,6 +180,12 @@ impl TopicSpec {
         if self.mode != asked.mode {
             return Some(Conflict::Mode { declared: self.mode, asked: asked.mode });
         }
+        if self.storage != asked.storage {
+            return Some(Conflict::Storage { declared: self.storage, asked: asked.storage });
+        }
+        if asked.last != Last::None && self.last != asked.last {
+            return Some(Conflict::Last { declared: self.last, asked: asked.last });
+        }
         if differ(self.payload_bytes_max.into(), asked.payload_bytes_max.into()) {
             let (declared, asked) = (self.payload_bytes_max, asked.payload_bytes_max);
             return Some(Conflict::PayloadBytesMax { declared, asked });
@@ -128,6 +197,10 @@ impl TopicSpec {
         if differ(self.retain_messages, asked.retain_messages) {
             let (declared, asked) = (self.retain_messages, asked.retain_messages);
             return Some(Conflict::RetainMessages { declared, asked });
+        }
+        if differ(self.retain_age_ms, asked.retain_age_ms) {
+            let (declared_ms, asked_ms) = (self.retain_age_ms, asked.retain_age_ms);
+            return Some(Conflict::RetainAge { declared_ms, asked_ms });
         }
         None
     }
@@ -153,6 +226,22 @@ pub enum Conflict {
         /// What was asked for.
         asked: Mode,
     },
+    /// In memory against on disk.
+    #[error("topic is declared {declared}, not {asked}")]
+    Storage {
+        /// What the topic is.
+        declared: Storage,
+        /// What was asked for.
+        asked: Storage,
+    },
+    /// Different last values.
+    #[error("topic is declared to keep {declared}, not {asked}")]
+    Last {
+        /// What the topic is.
+        declared: Last,
+        /// What was asked for.
+        asked: Last,
+    },
     /// Different payload limits.
     #[error("topic is declared with payloads of at most {declared} bytes, not {asked}")]
     PayloadBytesMax {
@@ -177,6 +266,14 @@ pub enum Conflict {
         /// What was asked for.
         asked: u64,
     },
+    /// Different retention in time.
+    #[error("topic is declared to keep messages for {declared_ms} ms, not {asked_ms} ms")]
+    RetainAge {
+        /// What the topic is.
+        declared_ms: u64,
+        /// What was asked for.
+        asked_ms: u64,
+    },
 }
 
 impl fmt::Display for Channel {
@@ -198,11 +295,33 @@ impl fmt::Display for Mode {
     }
 }
 
+impl fmt::Display for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "in memory",
+            Self::Disk => "on disk",
+        })
+    }
+}
+
+impl fmt::Display for Last {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "no last value",
+            Self::Topic => "the last value",
+            Self::Key => "the last value of each key",
+        })
+    }
+}
+
 impl fmt::Display for TopicSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.channel)?;
         if self.channel == Channel::Fast {
             write!(f, " {}", self.mode)?;
+        }
+        if self.storage == Storage::Disk {
+            write!(f, " {}", self.storage)?;
         }
         if self.payload_bytes_max != 0 {
             write!(f, ", payload ≤ {} B", self.payload_bytes_max)?;
@@ -212,6 +331,12 @@ impl fmt::Display for TopicSpec {
         }
         if self.retain_messages != 0 {
             write!(f, ", keeps {} messages", self.retain_messages)?;
+        }
+        if self.retain_age_ms != 0 {
+            write!(f, ", keeps messages for {:?}", Duration::from_millis(self.retain_age_ms))?;
+        }
+        if self.last != Last::None {
+            write!(f, ", keeps {}", self.last)?;
         }
         Ok(())
     }
@@ -242,8 +367,56 @@ mod tests {
     }
 
     #[test]
+    fn storage_must_agree_and_last_values_and_the_age_where_both_are_named() {
+        let durable = TopicSpec::durable().with_retain_age(Duration::from_secs(60)).with_last(Last::Key);
+        let conflict = |asked: TopicSpec| durable.conflict(&asked).map(|conflict| conflict.to_string());
+        let of = |text: &str| Some(text.to_owned());
+        assert_eq!(conflict(TopicSpec::reliable()), of("topic is declared on disk, not in memory"));
+        assert_eq!(conflict(TopicSpec::durable()), None, "who names no last value has no opinion");
+        let key = "topic is declared to keep the last value of each key, not the last value";
+        assert_eq!(conflict(TopicSpec::durable().with_last(Last::Topic)), of(key));
+        let none = TopicSpec::durable().conflict(&durable).map(|conflict| conflict.to_string());
+        assert_eq!(none, of("topic is declared to keep no last value, not the last value of each key"));
+        assert_eq!(conflict(TopicSpec::durable().with_last(Last::Key)), None);
+        assert_eq!(
+            conflict(durable.with_retain_age(Duration::from_secs(61))),
+            of("topic is declared to keep messages for 60000 ms, not 61000 ms")
+        );
+    }
+
+    #[test]
+    fn an_age_is_never_rounded_to_no_opinion() {
+        let age_ms = |age| TopicSpec::durable().with_retain_age(age).retain_age_ms;
+        assert_eq!(age_ms(Duration::ZERO), 0);
+        assert_eq!(age_ms(Duration::from_nanos(1)), 1);
+        assert_eq!(age_ms(Duration::from_millis(7)), 7);
+        assert_eq!(age_ms(Duration::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn only_reliable_topics_are_on_disk_or_keep_last_values() {
+        for (storage, last) in
+            [(Storage::Memory, Last::Topic), (Storage::Memory, Last::Key), (Storage::Disk, Last::None)]
+        {
+            assert!(!TopicSpec { storage, last, ..TopicSpec::fast() }.is_consistent(), "{storage}, {last}");
+            assert!(
+                TopicSpec { storage, last, ..TopicSpec::reliable() }.is_consistent(),
+                "{storage}, {last}"
+            );
+        }
+    }
+
+    #[test]
     fn a_spec_reads_like_a_sentence() {
         assert_eq!(TopicSpec::reliable().to_string(), "reliable");
+        let durable = TopicSpec::durable()
+            .with_retain_bytes(1 << 20)
+            .with_retain_age(Duration::from_secs(90))
+            .with_last(Last::Key);
+        assert_eq!(
+            durable.to_string(),
+            "reliable on disk, keeps 1048576 B, keeps messages for 90s, keeps the last value of each key"
+        );
         let spec =
             TopicSpec::fast().with_mode(Mode::Latest).with_payload_bytes_max(64).with_retain_messages(1);
         assert_eq!(spec.to_string(), "fast latest, payload ≤ 64 B, keeps 1 messages");

@@ -13,7 +13,8 @@ pub(crate) fn check(data: &[u8]) {
     let is_client = side & 1 == 0;
     #[allow(clippy::disallowed_methods, reason = "a test needs a time to count from")]
     let mut now = Instant::now();
-    let config = SessionConfig { subscriptions_max: 3, publishers_max: 3, ..SessionConfig::default() };
+    let config =
+        SessionConfig { subscriptions_max: 3, publishers_max: 3, members_max: 3, ..SessionConfig::default() };
     let mut session =
         if is_client { Session::client(config, hello(), now) } else { Session::server(config, now) };
     drain(&mut session, is_client, now);

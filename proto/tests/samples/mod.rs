@@ -1,14 +1,17 @@
 //! One control message of every type, with values that show where each field lies.
 
+use std::time::Duration;
+
 use twinlane_proto::Code;
 use twinlane_proto::control::*;
-use twinlane_proto::topic::{Mode, TopicSpec};
+use twinlane_proto::topic::{Last, Mode, TopicSpec};
 
 /// Name of the vector and the message.
 pub(crate) fn controls() -> Vec<(&'static str, Control)> {
     let mut all = from_client();
     all.extend(from_server());
     all.extend(from_both());
+    all.extend(of_queues());
     all
 }
 
@@ -18,6 +21,10 @@ fn spec() -> TopicSpec {
         .with_payload_bytes_max(1_024)
         .with_retain_bytes(65_536)
         .with_retain_messages(100)
+}
+
+fn durable() -> TopicSpec {
+    TopicSpec::durable().with_retain_age(Duration::from_secs(60)).with_last(Last::Key)
 }
 
 fn from_client() -> Vec<(&'static str, Control)> {
@@ -62,8 +69,7 @@ fn from_client() -> Vec<(&'static str, Control)> {
         ("open-publisher", open.clone().into()),
         (
             "open-publisher-declare",
-            OpenPublisher { topic: by_name, spec: Some(TopicSpec::reliable()), resume_seq: 12, ..open }
-                .into(),
+            OpenPublisher { topic: by_name, spec: Some(durable()), resume_seq: 12, ..open }.into(),
         ),
         ("close-publisher", ClosePublisher { publisher: 9, last_seq: 12 }.into()),
         ("subscribe", subscribe.clone().into()),
@@ -75,9 +81,14 @@ fn from_client() -> Vec<(&'static str, Control)> {
                 credit_bytes: u64::MAX,
                 spec: Some(spec()),
                 positions: vec![position],
-                ..subscribe
+                ..subscribe.clone()
             }
             .into(),
+        ),
+        (
+            "subscribe-time",
+            Subscribe { start: Start::Time(1_700_000_000_000_000), slow: SlowPolicy::Spill, ..subscribe }
+                .into(),
         ),
         ("unsubscribe", Unsubscribe { request: 5, subscription: 4 }.into()),
     ]
@@ -109,7 +120,7 @@ fn from_server() -> Vec<(&'static str, Control)> {
                 source: 1,
                 epoch: 0xe0,
                 last_seq: 12,
-                spec: TopicSpec::reliable(),
+                spec: durable(),
                 credit_bytes: 262_144,
             }
             .into(),
@@ -161,5 +172,59 @@ fn from_both() -> Vec<(&'static str, Control)> {
         ("ping", Ping { nonce: 0x0102_0304_0506_0708 }.into()),
         ("pong", Pong { nonce: 0x0102_0304_0506_0708 }.into()),
         ("goodbye", Goodbye { code: Code::Other(999), reason: "é".to_owned() }.into()),
+    ]
+}
+
+fn of_queues() -> Vec<(&'static str, Control)> {
+    let join = JoinQueue {
+        request: 6,
+        member: 2,
+        topic: "plant/orders".to_owned(),
+        group: "packers".to_owned(),
+        spec: None,
+        settings: GroupSettings::default(),
+    };
+    let settings = GroupSettings {
+        ack_wait_ms: 30_000,
+        max_deliver: 5,
+        max_in_flight: 1_000,
+        max_in_flight_per_key: 1,
+        start: Some(Start::All),
+        dead_letter: "dead/plant/orders/packers".to_owned(),
+    };
+    let inbox = "$queue/s/2".to_owned();
+    let verdict = |offset, attempt, action, delay_ms, reason: &str| Verdict {
+        lease: *b"lease-of-16-byte",
+        offset,
+        attempt,
+        action,
+        delay_ms,
+        reason: reason.to_owned(),
+    };
+    let verdicts = vec![
+        verdict(41, 1, Action::Ack, 0, ""),
+        verdict(42, 2, Action::Nack, 10_000, "no paper"),
+        verdict(43, 1, Action::Extend, 0, ""),
+        verdict(44, 1, Action::Dead, 0, "no such order"),
+    ];
+    vec![
+        ("join-queue", join.clone().into()),
+        (
+            "join-queue-settings",
+            JoinQueue { spec: Some(durable()), settings: settings.clone(), ..join }.into(),
+        ),
+        ("want", Want { member: 2, messages: 64, wait_ms: 5_000 }.into()),
+        ("settle", Settle { request: 7, member: 2, verdicts }.into()),
+        ("leave-queue", LeaveQueue { member: 2 }.into()),
+        (
+            "queue-joined",
+            QueueJoined { request: 6, member: 2, topic: 7, epoch: 0xe0, inbox, settings }.into(),
+        ),
+        ("wanted", Wanted { member: 2, unused: 3 }.into()),
+        ("settled", Settled { request: 7, member: 2, outcomes: vec![Code::Normal, Code::StaleLease] }.into()),
+        (
+            "member-closed",
+            MemberClosed { member: 2, code: Code::EpochChanged, reason: "topic purged".to_owned() }.into(),
+        ),
     ]
 }

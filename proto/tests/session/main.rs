@@ -3,6 +3,7 @@
 
 mod lanes;
 mod life;
+mod members;
 mod pair;
 mod rules;
 #[path = "../samples/mod.rs"]

@@ -6,11 +6,14 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use twinlane_proto::Code;
 use twinlane_proto::control::{
-    ClosePublisher, Control, Credit, Failed, PublisherClosed, Subscribed, Unsubscribe, Unsubscribed,
+    ClosePublisher, Control, Credit, Failed, LeaveQueue, MemberClosed, PublisherClosed, Settle, Settled,
+    Subscribed, Unsubscribe, Unsubscribed, Want,
 };
 use twinlane_proto::session::{Event, Input, Output, Phase, ProtocolError};
 
-use crate::side::{Side, hello, new_client, new_server, open, opened, sends, subscribe, welcome};
+use crate::side::{
+    Side, hello, join, joined, new_client, new_server, open, opened, sends, subscribe, welcome,
+};
 
 /// Both sides and what is under way between them.
 struct Pair {
@@ -61,6 +64,15 @@ impl Pair {
                 }
                 Event::Control(Control::Subscribe(asked)) => failed(asked.request),
                 Event::Control(Control::OpenPublisher(asked)) => failed(asked.request),
+                Event::Control(Control::JoinQueue(asked)) if asked.request % 2 == 0 => {
+                    joined(asked.request, asked.member).into()
+                }
+                Event::Control(Control::JoinQueue(asked)) => failed(asked.request),
+                Event::Control(Control::Settle(asked)) => {
+                    let Settle { request, member, .. } = asked;
+                    Settled { request, member, outcomes: Vec::new() }.into()
+                }
+                Event::Control(Control::LeaveQueue(asked)) => member_closed(asked.member),
                 Event::Control(Control::Unsubscribe(asked)) => unsubscribed(asked.subscription),
                 _ => continue,
             };
@@ -99,7 +111,12 @@ impl Pair {
             5 => self.server_says(unsubscribed(lane)),
             6 => self.server_says(closed(lane)),
             7 => self.server_says(Credit { lane, bytes: 1 }),
-            8..12 => self.client_reads(),
+            8 => self.client_says(join(new, new)),
+            9 => self.client_says(Settle { request: new, member: lane, verdicts: Vec::new() }),
+            10 => self.client_says(Want { member: lane, messages: 1, wait_ms: 0 }),
+            11 => self.client_says(LeaveQueue { member: lane }),
+            12 => self.server_says(member_closed(lane)),
+            13..18 => self.client_reads(),
             _ => self.server_reads(),
         }
     }
@@ -124,6 +141,10 @@ fn failed(request: u32) -> Control {
 
 fn unsubscribed(subscription: u32) -> Control {
     Unsubscribed { subscription, code: Code::Normal, reason: String::new() }.into()
+}
+
+fn member_closed(member: u32) -> Control {
+    MemberClosed { member, code: Code::Normal, reason: String::new() }.into()
 }
 
 fn closed(publisher: u32) -> Control {
@@ -152,7 +173,7 @@ proptest! {
 
     #[test]
     fn two_sessions_that_follow_the_rules_never_blame_each_other(
-        steps in proptest::collection::vec((0u8..16, 0u32..20), 0..200),
+        steps in proptest::collection::vec((0u8..23, 0u32..20), 0..200),
     ) {
         let mut pair = Pair::new();
         for (step, lane) in steps {
@@ -165,15 +186,18 @@ proptest! {
         for lane in 0..=pair.lane {
             pair.client_says(Unsubscribe { request: lane + 1_000, subscription: lane });
             pair.client_says(ClosePublisher { publisher: lane, last_seq: 0 });
+            pair.client_says(LeaveQueue { member: lane });
             pair.settle();
         }
         for lane in [10_000, 10_002] {
             pair.client_says(subscribe(lane, lane, 0));
             pair.client_says(open(lane + 10, lane));
+            pair.client_says(join(lane + 20, lane));
             pair.settle();
         }
         let client = &mut pair.client;
         prop_assert!(client.send(subscribe(1, 1, 0)).is_err(), "both places for subscriptions are taken");
         prop_assert!(client.send(open(1, 1)).is_err(), "both places for publishers are taken");
+        prop_assert!(client.send(join(1, 1)).is_err(), "both places for queue members are taken");
     }
 }

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use twinlane_proto::Code;
 use twinlane_proto::control::{
-    Auth, Control, Hello, OpenPublisher, PublisherOpened, Purpose, SlowPolicy, Start, Subscribe, TopicRef,
-    Welcome,
+    Auth, Control, GroupSettings, Hello, JoinQueue, OpenPublisher, PublisherOpened, Purpose, QueueJoined,
+    SlowPolicy, Start, Subscribe, TopicRef, Welcome,
 };
 use twinlane_proto::session::{Event, Input, Output, Phase, ProtocolError, Session, SessionConfig};
 use twinlane_proto::topic::TopicSpec;
@@ -54,7 +54,13 @@ pub(crate) fn start() -> Instant {
 }
 
 pub(crate) fn config() -> SessionConfig {
-    SessionConfig { subscriptions_max: 2, publishers_max: 2, capabilities: 0b011, ..SessionConfig::default() }
+    SessionConfig {
+        subscriptions_max: 2,
+        publishers_max: 2,
+        members_max: 2,
+        capabilities: 0b011,
+        ..SessionConfig::default()
+    }
 }
 
 pub(crate) fn hello() -> Hello {
@@ -110,6 +116,22 @@ pub(crate) fn opened(request: u32, publisher: u32, credit_bytes: u64) -> Publish
         spec: TopicSpec::reliable(),
         credit_bytes,
     }
+}
+
+pub(crate) fn join(request: u32, member: u32) -> JoinQueue {
+    JoinQueue {
+        request,
+        member,
+        topic: "orders".to_owned(),
+        group: "packers".to_owned(),
+        spec: None,
+        settings: GroupSettings::default(),
+    }
+}
+
+pub(crate) fn joined(request: u32, member: u32) -> QueueJoined {
+    let settings = GroupSettings::default();
+    QueueJoined { request, member, topic: 1, epoch: 1, inbox: "$queue/s/1".to_owned(), settings }
 }
 
 pub(crate) fn frame(control: impl Into<Control>) -> Vec<u8> {
