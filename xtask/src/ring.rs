@@ -27,7 +27,7 @@ struct Witness {
     test: &'static str,
 }
 
-const MUTANTS: [Mutant; 10] = [
+const MUTANTS: [Mutant; 12] = [
     Mutant {
         name: "relaxed_commit",
         fault: "commit words are stored without release",
@@ -86,12 +86,22 @@ const MUTANTS: [Mutant; 10] = [
         },
     },
     Mutant {
-        name: "stored_twice",
-        fault: "an appender that met a full ring keeps what it stored",
+        name: "forgotten_size",
+        fault: "room is made for a smaller frame than the refused one",
         witness: Witness {
-            file: "appender",
-            test: "frames_that_find_no_room_stay_gathered_and_are_stored_once_when_there_is_some",
+            file: "queue",
+            test: "who_waits_for_room_for_a_large_frame_is_not_told_of_small_segments",
         },
+    },
+    Mutant {
+        name: "dirty_words",
+        fault: "a new segment's commit words are not 0",
+        witness: Witness { file: "memory", test: "a_new_segment_has_no_frames" },
+    },
+    Mutant {
+        name: "stale_words",
+        fault: "commit words outlive the round of tags",
+        witness: Witness { file: "memory", test: "frames_of_63_uses_ago_do_not_come_back" },
     },
 ];
 

@@ -37,7 +37,6 @@ pub fn append<Q: Queue<N>, const N: usize>(messages: u64, batch: usize) -> Durat
             };
             assert_eq!(taken, frames.len(), "a stretch fits an empty queue");
         }
-        producer.flush();
         elapsed += start.elapsed();
         sent += STRETCH as u64;
         while consumer.poll(&mut tally) {}

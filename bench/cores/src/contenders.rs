@@ -6,8 +6,7 @@ use crate::alone;
 use crate::hand_over::{HandOver, Load, hand_over};
 use crate::publish::{PublishTimes, publish_times};
 use crate::queues::{
-    Array, Broadcast, Disruptor, Flume, Gated, GatedRuns, Kanal, Lossy, LossyRuns, Rtrb, RtrbChunks, Seg,
-    TokioMpsc,
+    Array, Broadcast, Disruptor, Flume, Gated, Kanal, Lossy, Rtrb, RtrbChunks, Seg, TokioMpsc,
 };
 use crate::wake::{WakeTimes, wake_times};
 use crate::{Park, Queue};
@@ -95,12 +94,7 @@ pub fn contenders<const N: usize>() -> Vec<Contender> {
             .fanning_out()
             .batching()
             .sleeping::<Gated, N>(),
-        Contender::new::<GatedRuns, N>("ring appender", Paced)
-            .shared()
-            .fanning_out()
-            .sleeping::<GatedRuns, N>(),
         Contender::new::<Lossy, N>("ring append, lossy", Free).fanning_out().batching(),
-        Contender::new::<LossyRuns, N>("ring appender, lossy", Free).fanning_out(),
         Contender::new::<Rtrb, N>("rtrb push/pop", Paced).batching(),
         Contender::new::<RtrbChunks, N>("rtrb push/read_chunk", Paced).batching(),
         Contender::new::<Array, N>("crossbeam ArrayQueue", Paced).shared(),

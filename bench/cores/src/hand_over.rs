@@ -69,7 +69,6 @@ pub fn hand_over<Q: Queue<N>, const N: usize>(load: &Load) -> HandOver {
                     barrier.wait();
                     let start = Instant::now();
                     push(&mut producer, id, per_producer, load.batch);
-                    producer.flush();
                     // The producer lives on: dropping it would end some queues under their consumers.
                     (start, Instant::now(), producer)
                 })

@@ -36,9 +36,6 @@ pub trait Produce<const N: usize>: Send {
     fn try_push_all(&mut self, frames: &[[u8; N]]) -> usize {
         frames.iter().take_while(|frame| self.try_push(frame)).count()
     }
-
-    /// Everything handed over so far is visible to consumers after this.
-    fn flush(&mut self) {}
 }
 
 /// One way out of a queue; owned by one thread.

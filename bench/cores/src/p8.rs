@@ -1,8 +1,7 @@
 //! The bars of the queue core: the ring beside its best rivals, interleaved in one process.
 //!
 //! A publish of the bars is one call for one frame that readers see at once, on both sides. Beside the bars stand
-//! batches against batches, and the ring's appender: it gathers up to 128 frames (8 KiB) before readers see them,
-//! and that is what it is faster by.
+//! batches against batches.
 //!
 //! It needs a core for each side. Where the scheduler puts all threads on one core (a loaded machine, or short
 //! runs at ordinary priority), no line travels, the figures are instruction counts, and the ratios are others.
@@ -12,7 +11,7 @@
 
 use crate::hand_over::{Load, hand_over};
 use crate::publish::{PublishTimes, publish_times};
-use crate::queues::{Array, Broadcast, Disruptor, Gated, GatedRuns, Lossy, LossyRuns, Rtrb, RtrbChunks};
+use crate::queues::{Array, Broadcast, Disruptor, Gated, Lossy, Rtrb, RtrbChunks};
 use crate::stats::quartiles;
 use crate::{BATCH, Queue};
 
@@ -110,8 +109,6 @@ pub fn p8(rounds: usize, messages: u64) -> Vec<Ratio> {
 fn pairs() -> Vec<Pair> {
     let to = |producers, consumers, batch| Workload::HandOver { producers, consumers, batch };
     let p99 = Workload::Publish(|times| times.p99_ns);
-    // The call that flushes is one in 128: the 99th percentile does not see it, this one does.
-    let p999 = Workload::Publish(|times| times.p999_ns);
     let bars = [
         pair::<Gated, Rtrb>(["1 to 1", "append", "rtrb push/pop"], to(1, 1, 1), Some(1.5)),
         pair::<Gated, Array>(["4 to 1", "append", "ArrayQueue"], to(4, 1, 1), Some(2.0)),
@@ -123,7 +120,7 @@ fn pairs() -> Vec<Pair> {
         pair::<Gated, Disruptor>(["1 to 4, paced", "append", "disruptor"], to(1, 4, 1), Some(1.0)),
         pair::<Gated, Array>(["publish p99, 2 at once", "append", "ArrayQueue"], p99, Some(2.0)),
     ];
-    // Beside the bars: both sides in batches, and a producer that shows its frames later than its rival does.
+    // Beside the bars: both sides in batches.
     let others = [
         pair::<Gated, RtrbChunks>(["1 to 1", "append_run 32", "rtrb chunks of 32"], to(1, 1, BATCH), None),
         pair::<Gated, Disruptor>(
@@ -131,17 +128,6 @@ fn pairs() -> Vec<Pair> {
             to(1, 4, BATCH),
             None,
         ),
-        pair::<GatedRuns, Rtrb>(["1 to 1", "appender", "rtrb push/pop"], to(1, 1, 1), None),
-        pair::<GatedRuns, RtrbChunks>(["1 to 1", "appender", "rtrb push/read_chunk"], to(1, 1, 1), None),
-        pair::<GatedRuns, Array>(["4 to 1", "appender", "ArrayQueue"], to(4, 1, 1), None),
-        pair::<LossyRuns, Broadcast>(
-            ["1 to 4, free-running", "appender", "tokio broadcast"],
-            to(1, 4, 1),
-            None,
-        ),
-        pair::<GatedRuns, Disruptor>(["1 to 4, paced", "appender", "disruptor"], to(1, 4, 1), None),
-        pair::<GatedRuns, Array>(["publish p99, 2 at once", "appender", "ArrayQueue"], p99, None),
-        pair::<GatedRuns, Array>(["publish p99.9, 2 at once", "appender", "ArrayQueue"], p999, None),
     ];
     bars.into_iter().chain(others).collect()
 }

@@ -61,7 +61,6 @@ where
             let before = since_base();
             stamp(&mut frame, before);
             assert!(producer.try_push(&frame), "one frame fits");
-            producer.flush();
             calls.push(since_base() - before);
         }
         let mut delays = reader.join().expect("the reader does not panic");

@@ -12,7 +12,9 @@ pub const SEGMENTS_MAX: usize = 256;
 /// Sizes of one [`Ring`](crate::Ring).
 ///
 /// Memory grows on demand up to `(segments + spare_segments) * (segment_bytes + 4 * segment_frames)`;
-/// a ring that never saw a frame holds no segment at all.
+/// a ring that never saw a frame holds no segment at all. One that holds little takes little: beside those it has two
+/// segments of 16 KiB where its own have 64 KiB or more, one of 64 KiB where they have 256 KiB or more, and one of
+/// 256 KiB where they have 1 MiB or more, and begins with the smallest.
 ///
 /// | field | default | why this value |
 /// | --- | --- | --- |

@@ -8,21 +8,31 @@
 //! bit with the claim and wakes after the commit. One word's modification order decides, so no wake-up
 //! is lost and a producer pays nothing while nobody sleeps.
 
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::task::Waker;
 
-use crate::config::RingConfig;
+use crate::config::{RingConfig, SEGMENTS_MAX};
 use crate::directory::{Directory, Live};
 use crate::ring::AppendError;
 use crate::room::Room;
 use crate::segment::{Pin, Segment};
 use crate::sync::{
-    Arc, AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, OwnLine, yield_now,
+    Arc, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, OwnLine,
+    yield_now,
 };
 use crate::words::{Limits, Tail};
 
 /// Wakers taken under one hold of the lock.
 const WAKE_BATCH: usize = 16;
+/// A ring that holds little holds it in segments of the first of these sizes, and each further one is larger:
+/// thousands of such rings stay in the cache, and none of them touches a large segment's first page, which may be a
+/// huge one that is zeroed whole.
+const STEPS_BYTES: [usize; 3] = if cfg!(loom) { [4, 16, 64] } else { [16 << 10, 64 << 10, 256 << 10] };
+/// Segments of the smallest size: one that is read while the other is filled. There is one of each other step.
+const SMALLEST: usize = 2;
+/// Large segments are this many times as large as every step before them, or that step is left out.
+const STEP_RATIO_MIN: usize = 4;
 
 #[repr(C)]
 pub(crate) struct Core {
@@ -38,12 +48,24 @@ pub(crate) struct Core {
 struct Shape {
     /// Claims need the slow path first: no segment yet, full, or closed. A hint; the tail decides.
     halted: AtomicBool,
+    /// Size of the frame that found no room last, until there is some. Only used under the lock.
+    refused_bytes: AtomicU32,
     limits: Limits,
-    live_max: usize,
+    /// Large segments that are readable at once.
+    live_max: u32,
     /// What gated cursors have passed is reused before more memory is.
     is_queue: bool,
+    /// Places below this one have the segments of the steps, which are smaller. What a place has never changes: who
+    /// named it knows what it holds.
+    first_large: u8,
+    /// What each step's segments hold; a step that is left out is as large as all that follow.
+    steps: [Limits; STEPS_BYTES.len()],
     segments: Box<[AtomicPtr<Segment>]>,
 }
+
+// With the pointer to `segments`, a claim reads two lines that stay in every producer's cache.
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<OwnLine<Shape>>() == 64, "one line");
 
 /// The state that [`Core::rotate`] leaves behind.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,27 +94,62 @@ impl Rotation {
 }
 
 impl Core {
-    pub(crate) fn new(config: &RingConfig, is_queue: bool) -> Self {
-        let segments = config.segments + config.spare_segments;
+    pub(crate) fn new(config: &RingConfig, is_queue: bool, first: u64) -> Self {
+        let large_segments = config.segments + config.spare_segments;
+        let limits = Limits { bytes: config.segment_bytes as u32, frames: config.segment_frames as u32 };
+        let is_step = |step: &usize| step * STEP_RATIO_MIN <= config.segment_bytes;
+        let has_steps = large_segments + SMALLEST + STEPS_BYTES.len() - 1 <= SEGMENTS_MAX;
+        let count = if has_steps { STEPS_BYTES.iter().filter(|&step| is_step(step)).count() } else { 0 };
+        let steps = std::array::from_fn(|nth| match STEPS_BYTES[nth] {
+            bytes if nth < count => {
+                let frames = config.segment_frames / (config.segment_bytes / bytes);
+                Limits { bytes: bytes as u32, frames: frames.max(1) as u32 }
+            }
+            _ => limits,
+        });
+        let first_large = if count == 0 { 0 } else { SMALLEST + count - 1 };
+        let segments = first_large + large_segments;
         Self {
             tail: OwnLine(AtomicU64::new(Tail::UNBORN.0)),
-            directory: Mutex::new(Directory::default()),
+            directory: Mutex::new(Directory { first, ..Directory::default() }),
             handles: AtomicUsize::new(1),
             room: Arc::new(Room::new()),
             shape: OwnLine(Shape {
                 halted: AtomicBool::new(true),
-                limits: Limits { bytes: config.segment_bytes as u32, frames: config.segment_frames as u32 },
-                live_max: config.segments,
+                refused_bytes: AtomicU32::new(0),
+                limits,
+                live_max: config.segments as u32,
                 is_queue,
+                first_large: first_large as u8,
+                steps,
                 segments: (0..segments).map(|_| AtomicPtr::new(std::ptr::null_mut())).collect(),
             }),
         }
     }
 
-    /// What one segment holds.
+    /// What a large segment holds.
     #[inline]
     pub(crate) fn limits(&self) -> Limits {
         self.shape.0.limits
+    }
+
+    /// What the segment of `tail` holds.
+    #[inline]
+    pub(crate) fn limits_of(&self, tail: Tail) -> Limits {
+        self.limits_in(tail.segment())
+    }
+
+    #[inline]
+    fn limits_in(&self, place: usize) -> Limits {
+        let shape = &self.shape.0;
+        let step = (place + 1).saturating_sub(SMALLEST);
+        shape.steps.get(step).copied().unwrap_or(shape.limits)
+    }
+
+    /// Nobody has claimed past the end of the tail's segment yet.
+    #[inline]
+    fn is_open(&self, tail: Tail) -> bool {
+        tail.is_open(self.limits_of(tail))
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Directory> {
@@ -127,7 +184,7 @@ impl Core {
     pub(crate) fn add_if_open(&self, first_bytes: u32, size: impl Fn(Tail) -> (u32, u32)) -> Tail {
         let mut tail = Tail(self.tail.0.load(Ordering::Acquire));
         loop {
-            if tail.is_closed() || !tail.is_open(self.limits()) {
+            if tail.is_closed() || !self.is_open(tail) {
                 return tail;
             }
             let (bytes, frames) = size(tail);
@@ -142,40 +199,40 @@ impl Core {
 
     /// Before a claim: whether it may be tried at all.
     #[inline]
-    pub(crate) fn admit(&self) -> Result<(), AppendError> {
-        if self.shape.0.halted.load(Ordering::Relaxed) { self.admit_halted() } else { Ok(()) }
+    pub(crate) fn admit(&self, frame_bytes: u32) -> Result<(), AppendError> {
+        if self.shape.0.halted.load(Ordering::Relaxed) { self.admit_halted(frame_bytes) } else { Ok(()) }
     }
 
     #[cold]
-    fn admit_halted(&self) -> Result<(), AppendError> {
+    fn admit_halted(&self, frame_bytes: u32) -> Result<(), AppendError> {
         // Producers that keep trying must not keep readers from the lock.
         let is_closed = Tail(self.tail.0.load(Ordering::Relaxed)).is_closed();
         if self.room.is_full() && !is_closed {
             return Err(AppendError::Full);
         }
-        self.rotate().into_append_result()
+        self.rotate(frame_bytes).into_append_result()
     }
 
-    /// After a claim that found `before` and did not fit: a new segment, if there can be one.
+    /// After a claim of `frame_bytes` that found `before` and did not fit: a new segment, if there can be one.
     #[cold]
-    pub(crate) fn turn_over(&self, before: Tail) -> Result<(), AppendError> {
-        if before.is_open(self.limits()) {
+    pub(crate) fn turn_over(&self, before: Tail, frame_bytes: u32) -> Result<(), AppendError> {
+        if self.is_open(before) {
             // Exactly one claim of a segment's use finds it open and leaves it past the end.
             self.segment(before.segment()).end_here(before.index(), before.bytes());
         }
-        self.rotate().into_append_result()
+        self.rotate(frame_bytes).into_append_result()
     }
 
-    /// Puts an empty segment in place if the current one is past its end.
+    /// Puts an empty segment, for a frame of that size, in place if the current one is past its end.
     #[cold]
-    pub(crate) fn rotate(&self) -> Rotation {
+    pub(crate) fn rotate(&self, frame_bytes: u32) -> Rotation {
         loop {
             let mut directory = self.lock();
             let tail = Tail(self.tail.0.load(Ordering::Acquire));
             if tail.is_closed() {
                 return Rotation::Closed;
             }
-            if tail.is_open(self.limits()) {
+            if self.is_open(tail) {
                 return Rotation::Open;
             }
             let Some(base) = self.claimed_end(&directory, tail) else {
@@ -185,13 +242,19 @@ impl Core {
                 continue;
             };
             let changes = self.room.changes();
-            return match self.take_segment(&mut directory) {
+            // Whoever waits for room tells no size. Without this it got a small segment again and again.
+            let refused_bytes = self.shape.0.refused_bytes.load(Ordering::Relaxed);
+            let refused_bytes = if cfg!(ring_mutant = "forgotten_size") { 0 } else { refused_bytes };
+            let frame_bytes = frame_bytes.max(refused_bytes);
+            return match self.take_segment(&mut directory, frame_bytes) {
                 Ok(id) => {
+                    self.shape.0.refused_bytes.store(0, Ordering::Relaxed);
                     self.put_in_place(&mut directory, id, base);
                     Rotation::Open
                 }
                 Err(is_passing) => {
                     // Unfinished appends announce no change: who meets them must look each time.
+                    self.shape.0.refused_bytes.store(frame_bytes, Ordering::Relaxed);
                     self.room.found_full((!is_passing).then_some(changes));
                     self.shape.0.halted.store(true, Ordering::Relaxed);
                     Rotation::Full { is_passing }
@@ -219,32 +282,34 @@ impl Core {
         self.shape.0.halted.store(false, Ordering::Relaxed);
     }
 
-    /// A segment nobody uses; the oldest live one leaves the ring if it must. `Err(is_passing)`: none.
-    fn take_segment(&self, directory: &mut Directory) -> Result<usize, bool> {
-        if self.shape.0.is_queue
-            && 2 <= directory.live.len()
-            && !directory.gates.is_empty()
-            && directory.is_oldest_passed()
-            && let Some(oldest) = self.reuse_oldest(directory)
-        {
-            return Ok(oldest);
+    /// A segment nobody uses, no larger than it must be; the oldest live ones leave the ring if they must.
+    /// `Err(is_passing)`: none.
+    fn take_segment(&self, directory: &mut Directory, frame_bytes: u32) -> Result<usize, bool> {
+        if self.shape.0.is_queue && !directory.gates.is_empty() {
+            while 2 <= directory.live.len() && directory.is_oldest_passed() {
+                self.retire_oldest(directory);
+            }
+        }
+        if let Some(step) = self.step_segment(directory, frame_bytes) {
+            return Ok(step);
         }
         loop {
-            if directory.live.len() < self.shape.0.live_max {
-                if let Some(id) = self.spare_segment(directory) {
+            let oldest = directory.live.front().map(|live| live.segment);
+            if self.live_large(directory) < self.shape.0.live_max {
+                if let Some(id) = self.spare_segment(directory, self.large()) {
                     return Ok(id);
                 }
             } else if !directory.is_oldest_passed() {
                 return Err(false);
+            } else if oldest.is_some_and(|id| id < self.first_large()) {
+                self.retire_oldest(directory);
+                continue;
             } else {
-                let oldest = directory.live[0].segment;
                 if let Some(oldest) = self.reuse_oldest(directory) {
                     return Ok(oldest);
                 }
-                if let Some(spare) = self.spare_segment(directory) {
-                    self.segment(oldest).retire();
-                    directory.live.pop_front();
-                    directory.retired.push(oldest);
+                if let Some(spare) = self.spare_segment(directory, self.large()) {
+                    self.retire_oldest(directory);
                     return Ok(spare);
                 }
             }
@@ -252,6 +317,32 @@ impl Core {
                 return Err(is_passing);
             }
         }
+    }
+
+    /// The smallest segment before the large ones that takes the frame and is in step with what waits in the ring:
+    /// behind much of it something small would soon be full. None beside as many large ones as there may be.
+    fn step_segment(&self, directory: &mut Directory, frame_bytes: u32) -> Option<usize> {
+        if self.live_large(directory) == self.shape.0.live_max {
+            return None;
+        }
+        let live = directory.live.len();
+        let first = if live < SMALLEST { 0 } else { live };
+        (first..self.first_large())
+            .filter(|&place| frame_bytes <= self.limits_in(place).bytes)
+            .find_map(|place| self.spare_segment(directory, place..place + 1))
+    }
+
+    fn first_large(&self) -> usize {
+        self.shape.0.first_large.into()
+    }
+
+    /// The places of large segments.
+    fn large(&self) -> Range<usize> {
+        self.first_large()..self.shape.0.segments.len()
+    }
+
+    fn live_large(&self, directory: &Directory) -> u32 {
+        directory.live.iter().filter(|live| self.first_large() <= live.segment).count() as u32
     }
 
     /// Takes the oldest segment out of the ring, unless somebody still holds it.
@@ -264,26 +355,38 @@ impl Core {
         })
     }
 
-    /// A retired segment that became free, or one never used so far.
-    fn spare_segment(&self, directory: &mut Directory) -> Option<usize> {
-        let is_free = |&id: &usize| self.segment(id).is_free() && self.segment(id).is_settled();
-        if let Some(place) = directory.retired.iter().position(is_free) {
-            return Some(directory.retired.swap_remove(place));
+    /// Takes the oldest segment out of the ring, whoever holds it.
+    fn retire_oldest(&self, directory: &mut Directory) {
+        if let Some(oldest) = directory.live.pop_front() {
+            self.segment(oldest.segment).retire();
+            directory.retired.push(oldest.segment);
         }
-        let id = directory.allocated;
-        let place = self.shape.0.segments.get(id)?;
-        place.store(Segment::allocate(self.limits(), self.room.clone()).as_ptr(), Ordering::Release);
-        directory.allocated += 1;
+    }
+
+    /// A retired segment of these places that became free, or the first one never used so far.
+    fn spare_segment(&self, directory: &mut Directory, mut places: Range<usize>) -> Option<usize> {
+        let is_free =
+            |&id: &usize| places.contains(&id) && self.segment(id).is_free() && self.segment(id).is_settled();
+        if let Some(index) = directory.retired.iter().position(is_free) {
+            return Some(directory.retired.swap_remove(index));
+        }
+        let is_unused = |&id: &usize| self.shape.0.segments[id].load(Ordering::Relaxed).is_null();
+        let id = places.find(is_unused)?;
+        let limits = self.limits_in(id);
+        let segment = Segment::allocate(limits, self.room.clone());
+        self.shape.0.segments[id].store(segment.as_ptr(), Ordering::Release);
         Some(id)
     }
 
-    /// Asks the readers of every segment that could be reused to wake producers when they let go.
+    /// Asks the readers of every large segment that could be reused to wake producers when they let go.
     /// `None` if one is free by now; otherwise whether a producer's unfinished append is all that
     /// holds some segment.
     fn blocked(&self, directory: &Directory) -> Option<bool> {
-        let oldest = directory.live.front().filter(|_| directory.live.len() == self.shape.0.live_max);
+        let is_at_limit = self.live_large(directory) == self.shape.0.live_max;
+        let oldest = directory.live.front().filter(|_| is_at_limit).map(|live| live.segment);
         let mut is_passing = false;
-        for id in oldest.map(|live| live.segment).into_iter().chain(directory.retired.iter().copied()) {
+        let candidates = oldest.into_iter().chain(directory.retired.iter().copied());
+        for id in candidates.filter(|&id| self.first_large() <= id) {
             if self.segment(id).want() {
                 if self.segment(id).is_settled() {
                     return None;
@@ -300,8 +403,8 @@ impl Core {
         if directory.closed_at.is_some() {
             return directory.closed_at;
         }
-        let Some(newest) = directory.live.back() else { return Some(0) };
-        let frames = if tail.is_open(self.limits()) {
+        let Some(newest) = directory.live.back() else { return Some(directory.first) };
+        let frames = if self.is_open(tail) {
             Some(tail.index())
         } else {
             self.segment(newest.segment).frames_in_all()
@@ -378,7 +481,7 @@ impl Core {
                 yield_now();
                 continue;
             };
-            if tail.is_open(self.limits()) {
+            if self.is_open(tail) {
                 self.segment(tail.segment()).end_here(tail.index(), tail.bytes());
             }
             directory.closed_at = Some(end);
@@ -389,10 +492,10 @@ impl Core {
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        let fixed = size_of::<Self>()
-            + size_of::<Room>()
-            + self.shape.0.segments.len() * size_of::<AtomicPtr<Segment>>();
-        fixed + self.lock().allocated * Segment::memory_bytes(self.limits())
+        let fixed = size_of::<Self>() + size_of::<Room>() + size_of_val(&*self.shape.0.segments);
+        let is_allocated = |&id: &usize| !self.shape.0.segments[id].load(Ordering::Relaxed).is_null();
+        let allocated = (0..self.shape.0.segments.len()).filter(is_allocated);
+        fixed + allocated.map(|id| Segment::memory_bytes(self.limits_in(id))).sum::<usize>()
     }
 }
 

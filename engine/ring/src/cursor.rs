@@ -194,6 +194,12 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
+    /// Not the base tells: a segment that was too small for its first frame has that of the next one.
+    #[inline]
+    fn is_same_use(&self, other: &Self) -> bool {
+        (self.segment, self.generation) == (other.segment, other.generation)
+    }
+
     #[inline]
     fn index_of(&self, position: u64) -> u32 {
         (position - self.base) as u32
@@ -228,7 +234,7 @@ impl Place {
             let index = seat.index_of(self.position);
             match segment.committed(index).kind(seat.tag) {
                 Some(Kind::End) => match self.sit_down(core) {
-                    Ok(()) if self.seat.is_some_and(|next| next.base == seat.base) => return Next::Empty,
+                    Ok(()) if self.seat.is_some_and(|next| next.is_same_use(&seat)) => return Next::Empty,
                     Ok(()) => continue,
                     Err(next) => return next,
                 },

@@ -19,11 +19,12 @@ pub(crate) struct Live {
 
 #[derive(Default)]
 pub(crate) struct Directory {
+    /// Offset of the first frame that the ring ever gets.
+    pub(crate) first: u64,
     /// Oldest first; the last one is where producers append.
     pub(crate) live: VecDeque<Live>,
     /// Out of the ring, but perhaps still held by a reader or an unfinished producer.
     pub(crate) retired: Vec<usize>,
-    pub(crate) allocated: usize,
     /// Per gated cursor the offset below which it has passed everything.
     pub(crate) gates: Slab<Passed>,
     pub(crate) next_gate: u64,
@@ -69,7 +70,7 @@ impl Directory {
     }
 
     pub(crate) fn oldest(&self) -> u64 {
-        self.live.front().map_or(0, |live| live.base)
+        self.live.front().map_or(self.first, |live| live.base)
     }
 
     /// The live segment for `offset`: for an offset past the end that is the newest one.

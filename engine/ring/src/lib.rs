@@ -11,10 +11,8 @@
 //! | [`Gating::Gated`] | misses nothing | see [`AppendError::Full`] |
 //!
 //! How it works, and why it is correct, file by file: `words` (the two packed words), `segment` (memory
-//! and its holders), `core` (rotation, sleep, close), `ring` (claim, copy, commit), `appender` (many frames with one
-//! claim), `cursor` (read).
+//! and its holders), `core` (rotation, sleep, close), `ring` (claim, copy, commit), `cursor` (read).
 
-mod appender;
 mod config;
 mod copy;
 mod core;
@@ -30,7 +28,6 @@ mod sync;
 mod wait;
 mod words;
 
-pub use appender::Appender;
 pub use config::{ConfigError, RingConfig, SEGMENT_BYTES_MAX, SEGMENT_FRAMES_MAX, SEGMENTS_MAX};
 pub use cursor::{Cursor, Gating, Read, Start};
 pub use gate::Gate;

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 
 use thiserror::Error;
 
-use crate::appender::Appender;
 use crate::config::{ConfigError, RingConfig};
 use crate::copy;
 use crate::core::{Core, Rotation};
@@ -76,23 +75,34 @@ impl Ring {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn new(config: RingConfig) -> Result<Self, ConfigError> {
-        Self::of(&config, false)
+        Self::of(&config, false, 0)
+    }
+
+    /// Makes an empty ring whose first frame will have offset `first`: the tail of a history whose earlier frames are
+    /// kept elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn starting_at(config: RingConfig, first: u64) -> Result<Self, ConfigError> {
+        Self::of(&config, false, first)
     }
 
     /// Makes an empty ring that is a queue and no history: a segment that every [gated](Gating::Gated) cursor has
     /// passed is used again before more memory is, so a queue that is kept short works in two or three segments
-    /// that stay in the cache. Without a gated cursor it is as any other ring.
+    /// that stay in the cache, small ones if the ring has them, and forgets what was passed. Without a gated cursor
+    /// it is as any other ring.
     ///
     /// # Errors
     ///
     /// As [`new`](Self::new).
     pub fn queue(config: RingConfig) -> Result<Self, ConfigError> {
-        Self::of(&config, true)
+        Self::of(&config, true, 0)
     }
 
-    fn of(config: &RingConfig, is_queue: bool) -> Result<Self, ConfigError> {
+    fn of(config: &RingConfig, is_queue: bool, first: u64) -> Result<Self, ConfigError> {
         config.check()?;
-        Ok(Self { core: Arc::new(Core::new(config, is_queue)) })
+        Ok(Self { core: Arc::new(Core::new(config, is_queue, first)) })
     }
 
     /// Stores one frame, the concatenation of `parts`, and returns its offset. Never waits, except
@@ -154,17 +164,6 @@ impl Ring {
             "frame ends must increase strictly up to the run's {} bytes",
             bytes.len()
         );
-        self.store_run(bytes, ends, stamp)
-    }
-
-    /// [`append_run`](Self::append_run) for a run that is not empty and whose `ends` are right.
-    #[inline]
-    pub(crate) fn store_run(
-        &self,
-        bytes: &[u8],
-        ends: &[u32],
-        stamp: impl FnOnce(u64, &mut [u8]),
-    ) -> Result<Appended, AppendError> {
         let (claim, frames) = self.claim_run(ends)?;
         let unfinished = Unfinished { claim: &claim, ends: &ends[..frames] };
         let stored = &bytes[..claim.bytes as usize];
@@ -180,12 +179,6 @@ impl Ring {
         stamp(first_offset, claim.frame_bytes());
         unfinished.finish();
         Ok(Appended { first_offset, frames, bytes: stored.len() })
-    }
-
-    /// A producer that gathers frames: several times cheaper per frame, visible only when flushed. It is a
-    /// handle like a clone of this one, with 8 KiB of its own.
-    pub fn appender(&self) -> Appender {
-        Appender::new(self.clone())
     }
 
     /// A new reader at `start`. See [`Gating`] for what its lagging means to producers.
@@ -233,7 +226,7 @@ impl Ring {
     ///
     /// It makes room if it can, so readers may lose the oldest segment to this call as to an append.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.core.rotate().is_worth_retrying() {
+        if self.core.rotate(0).is_worth_retrying() {
             return Poll::Ready(());
         }
         self.core.room.enter_loose(cx);
@@ -255,7 +248,7 @@ impl Ring {
         }
         let mut place = Place(self, None);
         poll_fn(|cx| {
-            if self.core.rotate().is_worth_retrying() {
+            if self.core.rotate(0).is_worth_retrying() {
                 return Poll::Ready(());
             }
             self.core.room.enter(&mut place.1, cx);
@@ -266,7 +259,7 @@ impl Ring {
 
     /// The second look after registering: a change before it is seen here, a later one wakes.
     fn recheck_room(&self, cx: &Context<'_>) -> Poll<()> {
-        match self.core.rotate() {
+        match self.core.rotate(0) {
             Rotation::Full { is_passing: false } => Poll::Pending,
             Rotation::Full { is_passing: true } => {
                 // Only producers in the middle of an append are in the way. They do not check for
@@ -283,7 +276,7 @@ impl Ring {
         let core = &*self.core;
         let bytes = self.check_size(frame_bytes)?;
         loop {
-            core.admit()?;
+            core.admit(bytes)?;
             let before = if frame_bytes <= ADDED_FRAME_BYTES_MAX {
                 // Acquire: pairs with the rotation that put this segment in place.
                 Tail(core.tail.0.fetch_add(Tail::step(bytes, 1), Ordering::AcqRel))
@@ -293,10 +286,10 @@ impl Ring {
             if before.is_closed() {
                 return Err(AppendError::Closed);
             }
-            if before.fits(bytes, 1, core.limits()) {
+            if before.fits(bytes, 1, core.limits_of(before)) {
                 return Ok(Claim::new(core, before, bytes));
             }
-            core.turn_over(before)?;
+            core.turn_over(before, bytes)?;
         }
     }
 
@@ -305,11 +298,12 @@ impl Ring {
         let core = &*self.core;
         let first_bytes = self.check_size(ends[0] as usize)?;
         loop {
-            core.admit()?;
+            core.admit(first_bytes)?;
             let fitting = |tail: Tail| -> (u32, u32) {
+                let limits = core.limits_of(tail);
                 let frames =
-                    (core.limits().frames - tail.index()).min(u32::try_from(ends.len()).unwrap_or(u32::MAX));
-                let left_bytes = core.limits().bytes - tail.bytes();
+                    (limits.frames - tail.index()).min(u32::try_from(ends.len()).unwrap_or(u32::MAX));
+                let left_bytes = limits.bytes - tail.bytes();
                 if ends.len() == frames as usize && ends[ends.len() - 1] <= left_bytes {
                     return (ends[ends.len() - 1], frames);
                 }
@@ -321,21 +315,17 @@ impl Ring {
             if before.is_closed() {
                 return Err(AppendError::Closed);
             }
-            if before.fits(first_bytes, 1, core.limits()) {
+            if before.fits(first_bytes, 1, core.limits_of(before)) {
                 let (bytes, frames) = fitting(before);
                 return Ok((Claim::new(core, before, bytes), frames as usize));
             }
-            core.turn_over(before)?;
+            core.turn_over(before, first_bytes)?;
         }
     }
 
-    pub(crate) fn frame_bytes_max(&self) -> usize {
-        self.core.limits().bytes as usize
-    }
-
     #[inline]
-    pub(crate) fn check_size(&self, frame_bytes: usize) -> Result<u32, AppendError> {
-        let frame_bytes_max = self.frame_bytes_max();
+    fn check_size(&self, frame_bytes: usize) -> Result<u32, AppendError> {
+        let frame_bytes_max = self.core.limits().bytes as usize;
         if frame_bytes_max < frame_bytes {
             return Err(AppendError::TooLarge { frame_bytes, frame_bytes_max });
         }

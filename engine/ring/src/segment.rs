@@ -8,7 +8,7 @@
 use std::ptr::NonNull;
 
 use crate::room::Room;
-use crate::sync::{Arc, AtomicU32, AtomicU64, Buffer, Ordering, OwnLine};
+use crate::sync::{Arc, AtomicU32, AtomicU64, Buffer, Ordering, OwnLine, zeroed_words};
 use crate::words::{Commit, Kind, Limits};
 
 /// `generation:32 | wanted:1 | holders:31`: the ring is one holder, every live run another.
@@ -35,7 +35,7 @@ impl Segment {
     pub(crate) fn allocate(limits: Limits, room: Arc<Room>) -> NonNull<Self> {
         let segment = Self {
             frames: Buffer::new(limits.bytes as usize),
-            commits: (0..=limits.frames).map(|_| AtomicU32::new(0)).collect(),
+            commits: zeroed_words(limits.frames as usize + 1),
             base: AtomicU64::new(0),
             tag: AtomicU32::new(0),
             ended: AtomicU32::new(0),
@@ -54,8 +54,11 @@ impl Segment {
     /// Starts a new use. The caller is alone: nobody holds it, every claim of the last use is
     /// committed, and no tail word names it.
     pub(crate) fn begin(&self, base: u64) {
-        let tag = self.tag.load(Ordering::Relaxed) % Commit::TAG_MAX + 1;
-        if tag == 1 {
+        let before = self.tag.load(Ordering::Relaxed);
+        let tag = before % Commit::TAG_MAX + 1;
+        // New words are 0 and need no visit: a segment may come to hold far fewer frames than it could.
+        let is_again = before == Commit::TAG_MAX;
+        if is_again && !cfg!(ring_mutant = "stale_words") {
             // The tags start over: a word of 63 uses ago must not look like one of now.
             for word in &self.commits {
                 word.store(0, Ordering::Relaxed);

@@ -77,6 +77,17 @@ pub(crate) struct OwnLine<T>(pub(crate) T);
 
 type Line = OwnLine<UnsafeCell<[MaybeUninit<u8>; LINE_BYTES]>>;
 
+/// Words that are all 0. Memory comes when a word is first stored.
+pub(crate) fn zeroed_words(count: usize) -> Box<[AtomicU32]> {
+    #[cfg(not(any(loom, ring_mutant = "dirty_words")))]
+    // SAFETY: an atomic word has the layout of the word, for which all bytes 0 is the value 0.
+    return unsafe { Box::new_zeroed_slice(count).assume_init() };
+    #[cfg(any(loom, ring_mutant = "dirty_words"))]
+    return (0..count)
+        .map(|_| AtomicU32::new(if cfg!(ring_mutant = "dirty_words") { 1 << 26 } else { 0 }))
+        .collect();
+}
+
 /// A fixed run of bytes shared between threads, never zeroed.
 ///
 /// It hands out raw pointers; who may touch which range when is the caller's proof. Under loom every

@@ -358,16 +358,59 @@ fn close_wakes_a_producer_waiting_for_room() {
 }
 
 #[test]
-fn a_gathered_run_is_whole_beside_another_producer() {
+fn a_queue_goes_round_its_small_segments_and_loses_nothing() {
+    check(3, || {
+        // Of 16 bytes: four times as many as a small one has here.
+        let config = RingConfig { segment_bytes: 16, segment_frames: 4, segments: 2, spare_segments: 0 };
+        let ring = Ring::queue(config).expect("a valid configuration");
+        let mut cursor = ring.cursor(Start::Oldest, Gating::Gated);
+        append(&ring, 0).expect("room");
+        let producer = thread::spawn(move || {
+            for value in 1..4 {
+                append(&ring, value).expect("room");
+            }
+            ring
+        });
+        let mut seen = Vec::new();
+        while seen.len() < 4 {
+            assert!(cursor.park_readable(FOREVER));
+            seen.extend(values(&mut cursor));
+        }
+        assert_eq!(seen, [0, 1, 2, 3]);
+        drop(producer.join().expect("no panic"));
+    });
+}
+
+#[test]
+fn producers_of_a_large_and_a_small_frame_leave_a_small_segment_once() {
+    check(3, || {
+        let config = RingConfig { segment_bytes: 16, segment_frames: 4, segments: 2, spare_segments: 0 };
+        let ring = Ring::queue(config).expect("a valid configuration");
+        let mut cursor = ring.cursor(Start::Oldest, Gating::Gated);
+        append(&ring, 0).expect("room");
+        let other = ring.clone();
+        let producer = thread::spawn(move || other.append(&[&[1; 6]], |_, _| ()).expect("room"));
+        let mine = append(&ring, 2).expect("room");
+        let theirs = producer.join().expect("no panic");
+        let mut seen = Vec::new();
+        while let Read::Run(run) = cursor.read(1) {
+            seen.push((run.first_offset(), run.bytes().len()));
+        }
+        let mut expected = vec![(0, 2), (mine, 2), (theirs, 6)];
+        expected.sort_unstable();
+        assert_eq!(seen, expected);
+    });
+}
+
+#[test]
+fn a_run_of_frames_is_whole_beside_another_producer() {
     check(4, || {
         let ring = ring(3, 2, 0);
         let mut cursor = ring.cursor(Start::Oldest, Gating::Lossy);
-        let mut appender = ring.appender();
+        let other = ring.clone();
         let producer = thread::spawn(move || {
-            for value in [1, 2] {
-                appender.append(&[&[value, value]]).expect("it is only gathered");
-            }
-            appender.flush().expect("room");
+            let appended = other.append_run(&[1, 1, 2, 2], &[2, 4], |_, _| ()).expect("room");
+            assert_eq!(appended.frames, 2);
         });
         let mine = append(&ring, 3).expect("room");
         let mut seen = values(&mut cursor);
@@ -378,51 +421,27 @@ fn a_gathered_run_is_whole_beside_another_producer() {
 }
 
 #[test]
-fn a_parked_reader_is_woken_by_a_flush_across_segments() {
+fn a_queue_climbs_its_steps_while_it_is_read_and_loses_nothing() {
     check(3, || {
-        let ring = ring(2, 3, 0);
-        append(&ring, 0).expect("room");
-        let mut cursor = ring.cursor(Start::Next, Gating::Lossy);
-        let mut appender = ring.appender();
-        let producer = thread::spawn(move || {
-            for value in [1, 2] {
-                appender.append(&[&[value, value]]).expect("it is only gathered");
-            }
-            appender.flush().expect("room");
-            appender
-        });
-        let mut seen = Vec::new();
-        while seen.len() < 2 {
-            assert!(cursor.park_readable(FOREVER));
-            seen.extend(values(&mut cursor));
-        }
-        assert_eq!(seen, [1, 2]);
-        drop(producer.join().expect("no panic"));
-    });
-}
-
-#[test]
-fn a_gathered_run_that_meets_a_full_ring_is_stored_once_after_a_gated_reader_moved() {
-    check(3, || {
-        let ring = ring(1, 2, 0);
+        // Its segments have 4, 4, 16 and 64 bytes: two frames of 2 bytes, then more.
+        let config = RingConfig { segment_bytes: 64, segment_frames: 32, segments: 2, spare_segments: 0 };
+        let ring = Ring::queue(config).expect("a valid configuration");
         let mut cursor = ring.cursor(Start::Oldest, Gating::Gated);
-        let mut appender = ring.appender();
         for value in 0..3 {
-            appender.append(&[&[value, value]]).expect("it is only gathered");
+            append(&ring, value).expect("room");
         }
-        assert_eq!(appender.flush(), Err(AppendError::Full));
         let producer = thread::spawn(move || {
-            while appender.flush() == Err(AppendError::Full) {
-                block_on(appender.ring().room());
+            for value in 3..6 {
+                append(&ring, value).expect("room");
             }
-            appender
+            ring
         });
         let mut seen = Vec::new();
-        while seen.len() < 3 {
+        while seen.len() < 6 {
             assert!(cursor.park_readable(FOREVER));
             seen.extend(values(&mut cursor));
         }
-        assert_eq!(seen, [0, 1, 2]);
+        assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
         drop(producer.join().expect("no panic"));
     });
 }

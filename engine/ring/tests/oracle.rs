@@ -3,24 +3,34 @@
 
 mod common;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::{Context, Waker};
 
 use common::Random;
 use twinlane_ring::{AppendError, Appended, Cursor, Gating, Read, Ring, RingConfig, Run, Start};
 
+/// Bytes of the segments that a ring has beside its own, as far as those are four times as large at least.
+const STEPS_BYTES: [usize; 4] = [16 << 10, 16 << 10, 64 << 10, 256 << 10];
+
 /// What a ring is, without sharing or reuse: every frame ever stored, and how they fill segments.
 struct Spec {
     config: RingConfig,
+    is_queue: bool,
     /// `None`: its producer panicked.
     frames: Vec<Option<Vec<u8>>>,
     /// Base offsets and bytes of the live segments, oldest first.
     live: VecDeque<SpecSegment>,
-    /// Bases of segments that left the ring while held.
-    retired: HashSet<u64>,
+    /// Segments that left the ring.
+    retired: Vec<Retired>,
+    /// How many large segments there are, and whether each step was used.
     allocated: usize,
-    /// Live runs per segment, by base.
+    has_step: [bool; STEPS_BYTES.len()],
+    /// Size of the frame that found no room last.
+    refused_bytes: Option<usize>,
+    /// Segments so far.
+    serials: u64,
+    /// Live runs per segment, by serial.
     pins: HashMap<u64, usize>,
     /// The newest segment takes no more frames.
     is_ended: bool,
@@ -30,8 +40,16 @@ struct Spec {
 }
 
 struct SpecSegment {
+    /// Tells apart what has the same base: a step left empty for a large frame.
+    serial: u64,
     base: u64,
     bytes: usize,
+    step: Option<usize>,
+}
+
+struct Retired {
+    serial: u64,
+    step: Option<usize>,
 }
 
 impl Spec {
@@ -43,45 +61,103 @@ impl Spec {
         self.live.front().map_or(0, |segment| segment.base)
     }
 
-    /// Base and end of the live segment of `offset`.
-    fn segment_of(&self, offset: u64) -> Option<(u64, u64)> {
+    /// Serial, base and end of the live segment of `offset`.
+    fn segment_of(&self, offset: u64) -> Option<(u64, u64, u64)> {
         let place = self.live.iter().rposition(|segment| segment.base <= offset)?;
         let end = self.live.get(place + 1).map_or(self.next(), |segment| segment.base);
-        Some((self.live[place].base, end))
+        Some((self.live[place].serial, self.live[place].base, end))
     }
 
-    fn is_held(&self, base: u64) -> bool {
-        self.pins.get(&base).is_some_and(|&pins| 0 < pins)
+    fn is_held(&self, serial: u64) -> bool {
+        self.pins.get(&serial).is_some_and(|&pins| 0 < pins)
     }
 
-    fn rotate(&mut self) -> bool {
-        let has_spare = |spec: &mut Self| {
-            let free = spec.retired.iter().copied().find(|&base| !spec.is_held(base));
-            if let Some(base) = free {
-                return spec.retired.remove(&base);
-            }
-            let is_allowed = spec.allocated < spec.config.segments + spec.config.spare_segments;
-            spec.allocated += usize::from(is_allowed);
-            is_allowed
-        };
-        if self.live.len() < self.config.segments {
-            assert!(has_spare(self), "the ring is allowed its segments");
-        } else {
-            if self.gates.values().any(|&passed| passed < self.live[1].base) {
-                return false;
-            }
-            let oldest = self.live[0].base;
-            if self.is_held(oldest) {
-                if !has_spare(self) {
-                    return false;
-                }
-                self.retired.insert(oldest);
-            }
-            self.live.pop_front();
+    fn is_passed_up_to(&self, base: u64) -> bool {
+        self.gates.values().all(|&passed| base <= passed)
+    }
+
+    fn live_large(&self) -> usize {
+        self.live.iter().filter(|segment| segment.step.is_none()).count()
+    }
+
+    /// A step holds as much less of both.
+    fn limits(&self, step: Option<usize>) -> (usize, usize) {
+        let RingConfig { segment_bytes, segment_frames, .. } = self.config;
+        match step.map(|step| STEPS_BYTES[step]) {
+            Some(bytes) => (bytes, (segment_frames / (segment_bytes / bytes)).max(1)),
+            None => (segment_bytes, segment_frames),
         }
-        self.live.push_back(SpecSegment { base: self.next(), bytes: 0 });
+    }
+
+    /// A segment of this size that nobody needs, or a new one.
+    fn take_spare(&mut self, step: Option<usize>) -> bool {
+        let is_free = |gone: &Retired| gone.step == step && !self.is_held(gone.serial);
+        if let Some(place) = self.retired.iter().position(is_free) {
+            self.retired.swap_remove(place);
+            return true;
+        }
+        let RingConfig { segment_bytes, segments, spare_segments, .. } = self.config;
+        let Some(step) = step else {
+            let is_allowed = self.allocated < segments + spare_segments;
+            self.allocated += usize::from(is_allowed);
+            return is_allowed;
+        };
+        4 * STEPS_BYTES[step] <= segment_bytes && !std::mem::replace(&mut self.has_step[step], true)
+    }
+
+    /// The smallest step that takes the frame, is in step with what is live, and is not needed.
+    fn take_step(&mut self, frame_bytes: usize) -> Option<usize> {
+        if self.live_large() == self.config.segments {
+            return None;
+        }
+        let first = if self.live.len() < 2 { 0 } else { self.live.len() };
+        let mut in_step = first..STEPS_BYTES.len();
+        in_step.find(|&step| frame_bytes <= STEPS_BYTES[step] && self.take_spare(Some(step)))
+    }
+
+    fn retire_oldest(&mut self) {
+        let SpecSegment { serial, step, .. } = self.live.pop_front().expect("there is an oldest");
+        self.retired.push(Retired { serial, step });
+    }
+
+    fn rotate(&mut self, frame_bytes: usize) -> bool {
+        let frame_bytes = frame_bytes.max(self.refused_bytes.unwrap_or(0));
+        self.refused_bytes = Some(frame_bytes);
+        while self.is_queue
+            && !self.gates.is_empty()
+            && 2 <= self.live.len()
+            && self.is_passed_up_to(self.live[1].base)
+        {
+            self.retire_oldest();
+        }
+        let step = self.take_step(frame_bytes);
+        if step.is_none() && !self.rotate_large() {
+            return false;
+        }
+        self.refused_bytes = None;
+        self.serials += 1;
+        let (serial, base) = (self.serials, self.next());
+        self.live.push_back(SpecSegment { serial, base, bytes: 0, step });
         self.is_ended = false;
         true
+    }
+
+    fn rotate_large(&mut self) -> bool {
+        while self.live_large() == self.config.segments {
+            if !self.is_passed_up_to(self.live[1].base) {
+                return false;
+            }
+            let SpecSegment { serial, step, .. } = self.live[0];
+            if step.is_none() && self.is_held(serial) {
+                if !self.take_spare(None) {
+                    return false;
+                }
+                self.retire_oldest();
+                return true;
+            }
+            self.retire_oldest();
+        }
+        self.take_spare(None)
     }
 
     /// How many of frames with these sizes are stored by one claim.
@@ -93,16 +169,21 @@ impl Spec {
         if self.is_closed {
             return Err(AppendError::Closed);
         }
+        if self.refused_bytes.is_some() {
+            // There was no room for an earlier frame, nor when it was asked for just now.
+            return Err(AppendError::Full);
+        }
         loop {
-            if (self.live.is_empty() || self.is_ended) && !self.rotate() {
+            if (self.live.is_empty() || self.is_ended) && !self.rotate(sizes[0]) {
                 return Err(AppendError::Full);
             }
             let newest = self.live.back().expect("just rotated");
-            let frames_left = self.config.segment_frames - (self.next() - newest.base) as usize;
+            let (bytes_max, frames_max) = self.limits(newest.step);
+            let frames_left = frames_max - (self.next() - newest.base) as usize;
             let mut bytes = newest.bytes;
             let fitting = sizes.iter().take(frames_left).take_while(|&&size| {
                 bytes += size;
-                bytes <= frame_bytes_max
+                bytes <= bytes_max
             });
             let count = fitting.count();
             if 0 < count {
@@ -141,7 +222,7 @@ impl SpecCursor {
     /// A gated cursor that looks opens the gate behind it.
     fn look(&mut self, spec: &mut Spec) {
         let position = self.position;
-        let Some((base, end)) = spec.segment_of(position) else { return };
+        let Some((_, base, end)) = spec.segment_of(position) else { return };
         if position < spec.oldest() || spec.is_closed && position == spec.next() {
             return;
         }
@@ -157,7 +238,7 @@ impl SpecCursor {
 
 struct Held {
     run: Run,
-    base: u64,
+    serial: u64,
     expected: Vec<Vec<u8>>,
 }
 
@@ -181,26 +262,32 @@ struct History {
 }
 
 impl History {
-    fn new(seed: u64) -> Self {
+    /// Segments have `bytes_min` bytes or a few more.
+    fn new(seed: u64, bytes_min: usize) -> Self {
         let mut random = Random(seed);
         let config = RingConfig {
-            segment_bytes: 1 + random.below(40),
+            segment_bytes: bytes_min + random.below(40),
             segment_frames: 1 + random.below(8),
             segments: 2 + random.below(3),
             spare_segments: random.below(3),
         };
+        let is_queue = random.below(2) == 0;
         let spec = Spec {
             config,
+            is_queue,
             frames: Vec::new(),
             live: VecDeque::new(),
-            retired: HashSet::new(),
+            retired: Vec::new(),
             allocated: 0,
+            has_step: [false; STEPS_BYTES.len()],
+            refused_bytes: None,
+            serials: 0,
             pins: HashMap::new(),
             is_ended: false,
             is_closed: false,
             gates: HashMap::new(),
         };
-        let ring = Ring::new(config).expect("in bounds");
+        let ring = if is_queue { Ring::queue(config) } else { Ring::new(config) }.expect("in bounds");
         Self { random, ring, spec, cursors: Vec::new(), held: Vec::new(), next_key: 0, at: String::new() }
     }
 
@@ -221,11 +308,29 @@ impl History {
     }
 
     fn frame(&mut self) -> Vec<u8> {
-        let length = self.random.below(self.spec.config.segment_bytes * 5 / 4 + 1) * self.random.below(3) / 2;
-        (0..length).map(|_| self.random.next() as u8).collect()
+        let longest = self.spec.config.segment_bytes * 5 / 4;
+        // Of large segments' frames most fit the smallest.
+        let longest = if self.random.below(4) == 0 { longest } else { longest.min(STEPS_BYTES[0] / 2) };
+        let length = self.random.below(longest + 1) * self.random.below(3) / 2;
+        let mut frame: Vec<_> = (0..length.min(64)).map(|_| self.random.next() as u8).collect();
+        // The rest of a large one costs too much to be drawn.
+        frame.resize(length, length as u8);
+        frame
+    }
+
+    /// Asks for room as who met a full ring does: until something changes, appends are refused without a look.
+    fn ask_for_room(&mut self) {
+        if self.spec.refused_bytes.is_none() && 0 < self.random.below(8) {
+            return;
+        }
+        let poll = self.ring.poll_room(&mut Context::from_waker(Waker::noop()));
+        let is_open = self.spec.is_closed || !self.spec.live.is_empty() && !self.spec.is_ended;
+        let has_room = is_open || self.spec.rotate(0);
+        assert_eq!(poll.is_ready(), has_room, "{}: room", self.at);
     }
 
     fn append(&mut self) {
+        self.ask_for_room();
         let frame = self.frame();
         let (head, rest) = frame.split_at(frame.len() / 3);
         let offset = self.spec.next();
@@ -253,6 +358,7 @@ impl History {
         if frames.is_empty() {
             return;
         }
+        self.ask_for_room();
         let sizes: Vec<usize> = frames.iter().map(Vec::len).collect();
         let mut sum = 0;
         let ends: Vec<u32> = sizes.iter().map(|size| (sum += size, sum as u32).1).collect();
@@ -269,6 +375,7 @@ impl History {
     }
 
     fn append_panicking(&mut self) {
+        self.ask_for_room();
         let frame = self.frame();
         let is_stored = self.spec.claim(&[frame.len()]).is_ok();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -286,7 +393,7 @@ impl History {
         }
         let at = self.at.as_str();
         let nth = self.random.below(self.cursors.len());
-        let max_bytes = self.random.below(60);
+        let max_bytes = self.random.below(self.spec.config.segment_bytes + 20);
         let (spec, reader) = (&mut self.spec, &mut self.cursors[nth]);
         let (from, next) = (reader.position, spec.next());
         let is_waiting = from == next;
@@ -307,7 +414,7 @@ impl History {
             let is_right = matches!((&read, spec.is_closed), (Read::Empty, false) | (Read::Closed, true));
             assert!(is_right, "{at}: {read:?} at the end");
         } else {
-            let (base, end) = spec.segment_of(from).expect("a frame has a segment");
+            let (serial, _, end) = spec.segment_of(from).expect("a frame has a segment");
             let frames = spec.run_from(from, end, max_bytes);
             if frames.is_empty() {
                 let gone =
@@ -322,10 +429,10 @@ impl History {
                 let Read::Run(run) = read else { panic!("{at}: {read:?} instead of a run") };
                 assert_eq!((run.first_offset(), run.frames()), (from, frames.len()), "{at}: run");
                 reader.position = from + frames.len() as u64;
-                let held = Held { run, base, expected: frames.into_iter().map(<[u8]>::to_vec).collect() };
+                let held = Held { run, serial, expected: frames.into_iter().map(<[u8]>::to_vec).collect() };
                 held.check(at);
                 if self.random.below(4) == 0 {
-                    *spec.pins.entry(base).or_default() += 1;
+                    *spec.pins.entry(serial).or_default() += 1;
                     self.held.push(held);
                 }
             }
@@ -382,7 +489,7 @@ impl History {
         if !self.held.is_empty() {
             let held = self.held.swap_remove(self.random.below(self.held.len()));
             held.check(&self.at);
-            *self.spec.pins.get_mut(&held.base).expect("it was pinned") -= 1;
+            *self.spec.pins.get_mut(&held.serial).expect("it was pinned") -= 1;
         }
     }
 
@@ -393,11 +500,9 @@ impl History {
     }
 }
 
-#[test]
-fn every_history_matches_the_specification() {
-    let (seeds, steps) = if cfg!(miri) { (6, 120) } else { (4_000, 400) };
+fn check_histories(seeds: u64, steps: usize, bytes_min: usize) {
     for seed in 0..seeds {
-        let mut history = History::new(seed);
+        let mut history = History::new(seed, bytes_min);
         for step in 0..steps {
             history.at = format!("seed {seed} step {step}");
             history.step();
@@ -410,5 +515,19 @@ fn every_history_matches_the_specification() {
         let at = history.at.clone();
         drop(history.ring);
         history.held.iter().for_each(|held| held.check(&at));
+    }
+}
+
+#[test]
+fn every_history_matches_the_specification() {
+    let (seeds, steps) = if cfg!(miri) { (6, 120) } else { (4_000, 400) };
+    check_histories(seeds, steps, 1);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too many bytes for it")]
+fn every_history_with_smaller_segments_first_matches_the_specification() {
+    for step_bytes in &STEPS_BYTES[1..] {
+        check_histories(40, 400, 4 * step_bytes);
     }
 }

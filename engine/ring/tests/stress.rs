@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -60,23 +59,7 @@ fn wait_for_room(ring: &Ring) {
     }
 }
 
-/// Appends the frames `numbers` through an appender; returns how many.
-fn gather(ring: &Ring, producer: u8, numbers: Range<u64>) -> u64 {
-    let mut appender = ring.appender();
-    for number in numbers.clone() {
-        while let Err(error) = appender.append(&[&frame(producer, number)]) {
-            assert_eq!(error, AppendError::Full);
-            wait_for_room(ring);
-        }
-    }
-    while let Err(error) = appender.flush() {
-        assert_eq!(error, AppendError::Full);
-        wait_for_room(ring);
-    }
-    numbers.end - numbers.start
-}
-
-/// Appends `frames` frames, alone, gathered, in runs, and now and then one that panics. Returns how many panicked.
+/// Appends `frames` frames, alone, in runs, and now and then one that panics. Returns how many panicked.
 fn produce(ring: &Ring, producer: u8, frames: u64) -> u64 {
     let (mut number, mut panics) = (0, 0);
     let mut random = Random(u64::from(producer));
@@ -95,7 +78,6 @@ fn produce(ring: &Ring, producer: u8, frames: u64) -> u64 {
                 let ends: Vec<_> = run.iter().map(|frame| (end += frame.len() as u32, end).1).collect();
                 ring.append_run(&run.concat(), &ends, |_, _| ()).map(|appended| appended.frames as u64)
             }
-            4..7 => Ok(gather(ring, producer, number..frames.min(number + 40))),
             _ => {
                 let frame = frame(producer, number);
                 let (head, body) = frame.split_at(10);

@@ -14,5 +14,5 @@ pub use broadcast::Broadcast;
 pub use channels::{Flume, Kanal, TokioMpsc};
 pub use crossbeam::{Array, Seg};
 pub use disruptor::Disruptor;
-pub use ring::{Gated, GatedRuns, Lossy, LossyRuns};
+pub use ring::{Gated, Lossy};
 pub use spsc::{Rtrb, RtrbChunks};

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use twinlane_ring::{AppendError, Appender, Cursor, Gating, Read, Ring, RingConfig, Start};
+use twinlane_ring::{AppendError, Cursor, Gating, Read, Ring, RingConfig, Start};
 
 use crate::frame::number_of;
-use crate::patience::Patience;
 use crate::{BATCH, Consume, Park, Produce, Queue, SLOTS, Tally};
 
 /// Bytes a reader takes at once: what one socket write would get.
@@ -24,15 +23,6 @@ pub struct Appending<const N: usize> {
     ring: Ring,
     ends: [u32; BATCH],
 }
-
-/// A handle that gathers frames and appends them as runs.
-pub struct Gathering(Appender);
-
-/// As [`Gated`], but producers gather frames.
-pub struct GatedRuns;
-
-/// As [`Lossy`], but the producer gathers frames.
-pub struct LossyRuns;
 
 /// A cursor.
 pub struct Reading<const N: usize>(Cursor);
@@ -83,30 +73,6 @@ impl<const N: usize> Queue<N> for Lossy {
     }
 }
 
-fn gathering<const N: usize>(producers: Vec<Appending<N>>) -> Vec<Gathering> {
-    producers.into_iter().map(|producer| Gathering(producer.ring.appender())).collect()
-}
-
-impl<const N: usize> Queue<N> for GatedRuns {
-    type Producer = Gathering;
-    type Consumer = Reading<N>;
-
-    fn open(producers: usize, consumers: usize) -> (Vec<Gathering>, Vec<Reading<N>>) {
-        let (producers, consumers) = Gated::open(producers, consumers);
-        (gathering(producers), consumers)
-    }
-}
-
-impl<const N: usize> Queue<N> for LossyRuns {
-    type Producer = Gathering;
-    type Consumer = Reading<N>;
-
-    fn open(producers: usize, consumers: usize) -> (Vec<Gathering>, Vec<Reading<N>>) {
-        let (producers, consumers) = Lossy::open(producers, consumers);
-        (gathering(producers), consumers)
-    }
-}
-
 /// `None` if there is no room now.
 fn is_taken<T>(result: Result<T, AppendError>) -> Option<T> {
     match result {
@@ -126,20 +92,6 @@ impl<const N: usize> Produce<N> for Appending<N> {
     fn try_push_all(&mut self, frames: &[[u8; N]]) -> usize {
         let appended = self.ring.append_run(frames.as_flattened(), &self.ends[..frames.len()], |_, _| ());
         is_taken(appended).map_or(0, |appended| appended.frames)
-    }
-}
-
-impl<const N: usize> Produce<N> for Gathering {
-    #[inline]
-    fn try_push(&mut self, frame: &[u8; N]) -> bool {
-        is_taken(self.0.append(&[frame])).is_some()
-    }
-
-    fn flush(&mut self) {
-        let mut patience = Patience::default();
-        while is_taken(self.0.flush()).is_none() {
-            patience.wait();
-        }
     }
 }
 
