@@ -2,6 +2,10 @@
 //!
 //! Values are checked here as far as text alone allows; nothing here touches a file or the network.
 
+mod queue;
+
+pub(crate) mod log;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +16,7 @@ use twinlane::{Filter, Fingerprint, IoPolicy, SlowPolicy, Start, TopicName, Topi
 use twinlane_bench::cli::BenchArgs;
 
 use crate::units;
+pub(crate) use queue::{QueueAction, QueueArgs, QueueDeadArgs, QueuePullArgs, QueueWorkArgs};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -44,6 +49,8 @@ pub(crate) enum Command {
     Req(ReqArgs),
     /// Answer the questions asked on the topics that match a filter
     Reply(ReplyArgs),
+    /// Work on queues: each message of a topic goes to one worker of each group
+    Queue(Box<QueueArgs>),
     /// List the server's topics
     Topics(TopicsArgs),
     /// Show the server, its sessions and which transport each one uses
@@ -54,6 +61,8 @@ pub(crate) enum Command {
     Bench(Box<BenchArgs>),
     /// Check a configuration file
     Config(ConfigArgs),
+    /// Check, print, compact or repair the log that durable topics are kept in
+    Log(log::LogArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell to complete in
@@ -86,10 +95,11 @@ pub(crate) struct ServeArgs {
     /// Listen on QUIC (UDP) only
     #[arg(long)]
     pub(crate) quic_only: bool,
-    /// Declare a topic, as in prices=fast,latest or orders=reliable,retain=32MiB
+    /// Declare a topic, as in prices=fast,latest or orders=durable,retain=10GiB,age=7d,last=key
     ///
-    /// After the channel (fast or reliable) come, in any order: latest or unordered (fast topics only),
-    /// payload=SIZE, retain=SIZE, messages=N. May be given several times.
+    /// The channel is fast, reliable, or durable: reliable on disk, which needs --data-dir. After it come, in any
+    /// order: latest or unordered (fast topics only), payload=SIZE, retain=SIZE, messages=N, age=TIME, and
+    /// last=topic or last=key, which keeps the newest message however old it is. May be given several times.
     #[arg(short, long = "topic", value_name = "NAME=SPEC", value_parser = units::parse_topic)]
     pub(crate) topics: Vec<(String, TopicSpec)>,
     /// Let in only clients whose token is listed in this file
@@ -98,8 +108,11 @@ pub(crate) struct ServeArgs {
     /// Make one with: head -c 32 /dev/urandom | base64 > token; chmod 600 token
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) token_file: Option<PathBuf>,
-    /// Keep the certificate here [default: $XDG_DATA_HOME/twinlane, else ~/.local/share/twinlane]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    /// Keep durable topics and the certificate here
+    ///
+    /// The directory belongs to one server. Without it there are no durable topics, and the certificate is in
+    /// $XDG_DATA_HOME/twinlane, else ~/.local/share/twinlane, which all servers of a user share.
+    #[arg(long, visible_alias = "data", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) data_dir: Option<PathBuf>,
     /// Number of I/O threads [default: one per two processors]: between two connections on different threads every
     /// message costs one wake more
@@ -117,6 +130,10 @@ pub(crate) struct ServeArgs {
     /// Write the log as JSON, one object per line
     #[arg(long)]
     pub(crate) log_json: bool,
+    /// Break this server on purpose
+    #[cfg(feature = "faults")]
+    #[arg(long, hide = true)]
+    pub(crate) plant: Vec<String>,
 }
 
 /// How to reach the server.
@@ -167,14 +184,18 @@ pub(crate) struct ChannelArgs {
     /// On first use declare the topic reliable: every message once, in order
     #[arg(long)]
     pub(crate) reliable: bool,
+    /// On first use declare the topic durable: reliable, and on the server's disk
+    #[arg(long, conflicts_with = "fast")]
+    pub(crate) durable: bool,
 }
 
 impl ChannelArgs {
-    /// What to declare, if either channel was asked for.
+    /// What to declare, if a channel was asked for.
     pub(crate) fn spec(self) -> Option<TopicSpec> {
-        match (self.fast, self.reliable) {
-            (true, _) => Some(TopicSpec::fast()),
-            (_, true) => Some(TopicSpec::reliable()),
+        match (self.fast, self.durable, self.reliable) {
+            (true, _, _) => Some(TopicSpec::fast()),
+            (_, true, _) => Some(TopicSpec::durable()),
+            (_, _, true) => Some(TopicSpec::reliable()),
             _ => None,
         }
     }
@@ -186,7 +207,10 @@ Examples:
   twinlane pub orders/eu 'one message'
   twinlane pub orders/eu < lines.txt            one message per line, without its newline
   twinlane pub images/7 --raw < picture.png     the whole input is one message
-  twinlane pub prices 'tick' --fast --count 1000 --rate 100/s")]
+  twinlane pub prices 'tick' --fast --count 1000 --rate 100/s
+  twinlane pub mail/out 'dear …' --durable --delay 10s --key ann@example.org
+
+A key is the 64-bit FNV-1a hash of the text given.")]
 pub(crate) struct PubArgs {
     /// The topic to publish on
     #[arg(value_parser = TopicName::parse)]
@@ -205,6 +229,12 @@ pub(crate) struct PubArgs {
     /// Publish all of standard input as one message
     #[arg(long)]
     pub(crate) raw: bool,
+    /// What the messages are about: topics that keep a last value keep one for each key
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) key: Option<String>,
+    /// Let queue groups wait this long before they hand the messages over; other subscribers get them at once
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    pub(crate) delay: Option<Duration>,
     /// Write the summary on standard error as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -217,6 +247,8 @@ pub(crate) struct PubArgs {
 A filter is a topic name in which `*` stands for one level and a last `**` for any number of them:
   twinlane sub 'orders/*/new' --from all
   twinlane sub 'prices/**' --json | jq .payload
+  twinlane sub orders --from 10m                         what was stored in the last ten minutes, and what follows
+  twinlane sub orders --from 2026-11-21T10:00:00Z
 
 Messages go to standard output; gaps, resumed connections and the summary go to standard error.
 With --json gaps and resumes are objects among the messages, told apart by \"type\".")]
@@ -224,7 +256,8 @@ pub(crate) struct SubArgs {
     /// Which topics to read
     #[arg(value_parser = Filter::parse)]
     pub(crate) filter: Filter,
-    /// Start at new (messages from now on), last (the last one too), all (everything kept) or an offset
+    /// Start at new (messages from now on), last (the last one too), all (everything kept), an offset, a time (UTC),
+    /// or how long ago
     #[arg(long, value_name = "START", default_value = "new", value_parser = units::parse_start)]
     pub(crate) from: Start,
     /// End after this many messages
@@ -232,8 +265,9 @@ pub(crate) struct SubArgs {
     pub(crate) count: Option<u64>,
     #[command(flatten)]
     pub(crate) channel: ChannelArgs,
-    /// When this reader is too slow for a reliable topic: block its publishers, or disconnect this reader
-    #[arg(long, value_name = "POLICY", default_value = "block", value_parser = parse_slow)]
+    /// When this reader is too slow for a reliable topic: spill (read from disk later; a topic in memory blocks), block
+    /// its publishers, or disconnect this reader
+    #[arg(long, value_name = "POLICY", default_value = "spill", value_parser = parse_slow)]
     pub(crate) slow: SlowPolicy,
     /// Write one JSON object per line, and the summary on standard error as another
     #[arg(long, conflicts_with_all = ["timestamps", "topics", "raw"])]
@@ -353,7 +387,8 @@ fn parse_slow(text: &str) -> Result<SlowPolicy, String> {
     match text {
         "block" => Ok(SlowPolicy::Block),
         "disconnect" => Ok(SlowPolicy::Disconnect),
-        _ => Err(format!("`{text}` is no policy: write block or disconnect")),
+        "spill" => Ok(SlowPolicy::Spill),
+        _ => Err(format!("`{text}` is no policy: write spill, block or disconnect")),
     }
 }
 
@@ -398,6 +433,7 @@ mod tests {
         for line in [
             "serve --tcp-only --quic-only",
             "pub a b --fast --reliable",
+            "pub a b --fast --durable",
             "pub a b --tcp-only --quic-only",
             "sub a --plain --fingerprint 00",
             "sub a --json --raw",

@@ -5,18 +5,23 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
-use twinlane::{Auth, Channel, EngineConfig, Identity, IoPolicy, Limits, Mode, TopicName, TopicSpec};
+use twinlane::{
+    Auth, Channel, EngineConfig, Identity, IoPolicy, Last, Limits, Mode, Storage, TopicName, TopicSpec,
+};
 
 use crate::args::ServeArgs;
-use crate::config_values::{Size, Text, addresses, narrow, non_zero};
+use crate::config_values::{Age, Size, Text, addresses, narrow, non_zero};
 use crate::suggest::with_suggestion;
 use crate::units;
 
 /// A configuration file larger than this is surely something else.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// The folder in a data directory that durable topics are kept in.
+pub(crate) const LOG_FOLDER: &str = "log";
 
 /// A configuration file: every key may be left out, unknown keys are errors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -65,6 +70,10 @@ pub(crate) struct LimitsSection {
     #[serde(deserialize_with = "narrow")]
     payload_bytes_max: Option<Size>,
     topic_retain_bytes: Option<Size>,
+    durable_retain_bytes: Option<Size>,
+    log_bytes_max: Option<Size>,
+    #[serde(deserialize_with = "non_zero")]
+    last_keys_max: Option<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,6 +89,19 @@ pub(crate) struct TopicSection {
     retain_bytes: Option<Size>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retain_messages: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retain_age: Option<Age>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    durable: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last: Option<LastWord>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LastWord {
+    Topic,
+    Key,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -148,13 +170,9 @@ impl ConfigFile {
             invalid(at, with_suggestion(error.message()))
         })?;
         for topic in &file.topics {
-            if topic.channel == ChannelWord::Reliable && !matches!(topic.mode, None | Some(ModeWord::Ordered))
-            {
-                let name = &topic.name.0;
-                return Err(ConfigError::Contradiction(format!(
-                    "{}: topic `{name}` is reliable, so it is always ordered: remove `mode`, or make it fast",
-                    path.display()
-                )));
+            if let Some(why) = topic.contradiction() {
+                let (path, name) = (path.display(), &topic.name.0);
+                return Err(ConfigError::Contradiction(format!("{path}: topic `{name}` {why}")));
             }
         }
         Ok(file)
@@ -166,7 +184,7 @@ impl ConfigFile {
 pub(crate) struct Surroundings {
     pub(crate) host_name: String,
     pub(crate) processors: usize,
-    /// Where a server keeps its certificate unless told; `None` when the user has no home.
+    /// Where a server keeps its certificate, and nothing else, unless told; `None` when the user has no home.
     pub(crate) data_home: Option<PathBuf>,
 }
 
@@ -179,6 +197,8 @@ pub(crate) struct Settings {
     pub(crate) quic: bool,
     pub(crate) plain: bool,
     pub(crate) identity: Identity,
+    /// The data directory, if one was named. A user's default directory is none: two servers would share its log.
+    pub(crate) data_dir: Option<PathBuf>,
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) declare_on_use: bool,
     pub(crate) io_threads: usize,
@@ -212,6 +232,9 @@ impl Settings {
             return Err(ConfigError::Contradiction(text.to_owned()));
         }
         let all_loopback = listen.iter().all(|addr| addr.ip().is_loopback());
+        let data_dir = flags.data_dir.clone().or_else(|| server.data_dir.clone());
+        let topics = topics(&file.topics, &flags.topics);
+        check_storage(&topics, data_dir.as_deref())?;
         let io_policy = flags.io_policy.or(server.io_policy.map(|text| text.0)).unwrap_or_default();
         Ok(Self {
             name: flags
@@ -219,7 +242,8 @@ impl Settings {
                 .clone()
                 .or_else(|| server.name.clone())
                 .unwrap_or_else(|| surroundings.host_name.clone()),
-            identity: identity(server, flags, surroundings)?,
+            identity: identity(server, data_dir.as_ref(), surroundings)?,
+            data_dir,
             token_file: flags.token_file.clone().or_else(|| server.token_file.clone()),
             declare_on_use: server.declare_on_use.unwrap_or(all_loopback),
             io_threads: flags
@@ -230,7 +254,7 @@ impl Settings {
                 .unwrap_or((surroundings.processors / 2).max(1)),
             io_policy,
             limits: limits(&file.limits),
-            topics: topics(&file.topics, &flags.topics),
+            topics,
             allow_insecure_bind: flags.allow_insecure_bind,
             listen,
             tcp,
@@ -249,15 +273,33 @@ impl Settings {
         config.io_threads = self.io_threads;
         config.io_policy = self.io_policy;
         config.limits = self.limits.clone();
+        config.data_dir = self.log_dir();
         config
+    }
+
+    /// The engine's part of the settings, for an engine that only checks them: it touches no disk.
+    pub(crate) fn checking_config(&self, auth: Auth) -> EngineConfig {
+        let mut config = self.engine_config(auth);
+        config.data_dir = None;
+        for (_, spec) in config.topics.iter_mut().filter(|(_, spec)| spec.storage == Storage::Disk) {
+            // What a disk keeps does not fit the limits of memory.
+            let in_memory =
+                TopicSpec { storage: Storage::Memory, retain_bytes: 0, retain_messages: 0, ..*spec };
+            *spec = in_memory;
+        }
+        config
+    }
+
+    /// Where durable topics are kept; `None`: there cannot be any.
+    pub(crate) fn log_dir(&self) -> Option<PathBuf> {
+        self.data_dir.as_ref().map(|dir| dir.join(LOG_FOLDER))
     }
 
     /// The settings as a file that means the same.
     pub(crate) fn to_file(&self) -> ConfigFile {
-        let (data_dir, certificate, key) = match &self.identity {
-            Identity::SelfSigned { dir } => (Some(dir.clone()), None, None),
-            Identity::Pem { cert, key } => (None, Some(cert.clone()), Some(key.clone())),
-            _ => (None, None, None),
+        let (certificate, key) = match &self.identity {
+            Identity::Pem { cert, key } => (Some(cert.clone()), Some(key.clone())),
+            _ => (None, None),
         };
         let limits = &self.limits;
         ConfigFile {
@@ -267,7 +309,7 @@ impl Settings {
                 tcp: Some(self.tcp),
                 quic: Some(self.quic),
                 plain: Some(self.plain),
-                data_dir,
+                data_dir: self.data_dir.clone(),
                 certificate,
                 key,
                 token_file: self.token_file.clone(),
@@ -284,6 +326,9 @@ impl Settings {
                 subscriptions_per_session_max: Some(limits.subscriptions_per_session_max),
                 payload_bytes_max: Some(Size(limits.reliable_payload_bytes_max.into())),
                 topic_retain_bytes: Some(Size(limits.topic_retain_bytes)),
+                durable_retain_bytes: Some(Size(limits.durable_retain_bytes)),
+                log_bytes_max: Some(Size(limits.log_bytes_max)),
+                last_keys_max: Some(limits.last_keys_max),
             },
             topics: self.topics.iter().map(|(name, spec)| TopicSection::of(name, spec)).collect(),
         }
@@ -292,7 +337,7 @@ impl Settings {
 
 fn identity(
     server: &ServerSection,
-    flags: &ServeArgs,
+    data_dir: Option<&PathBuf>,
     surroundings: &Surroundings,
 ) -> Result<Identity, ConfigError> {
     let contradiction = |text: &str| Err(ConfigError::Contradiction(text.to_owned()));
@@ -306,12 +351,22 @@ fn identity(
         }
         (None, None) => {}
     }
-    let dir = flags.data_dir.as_ref().or(server.data_dir.as_ref()).or(surroundings.data_home.as_ref());
-    match dir {
+    match data_dir.or(surroundings.data_home.as_ref()) {
         Some(dir) => Ok(Identity::SelfSigned { dir: dir.clone() }),
         None => contradiction(
             "there is no home directory to keep the certificate in: set `data_dir` or --data-dir",
         ),
+    }
+}
+
+/// Topics on disk need a directory.
+fn check_storage(topics: &[(String, TopicSpec)], data_dir: Option<&Path>) -> Result<(), ConfigError> {
+    let durable = topics.iter().find(|(_, spec)| spec.storage == Storage::Disk);
+    match (durable, data_dir) {
+        (Some((name, _)), None) => Err(ConfigError::Contradiction(format!(
+            "topic `{name}` is durable, and there is no directory to keep it in: set `data_dir` or --data-dir"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -324,14 +379,19 @@ fn limits(section: &LimitsSection) -> Limits {
         (&mut limits.topics_max, section.topics_max),
         (&mut limits.publishers_per_session_max, section.publishers_per_session_max),
         (&mut limits.subscriptions_per_session_max, section.subscriptions_per_session_max),
+        (&mut limits.last_keys_max, section.last_keys_max),
     ] {
         *field = asked.unwrap_or(*field);
     }
     if let Some(Size(bytes)) = section.payload_bytes_max {
         limits.reliable_payload_bytes_max = narrowed(bytes);
     }
-    if let Some(Size(bytes)) = section.topic_retain_bytes {
-        limits.topic_retain_bytes = bytes;
+    for (field, asked) in [
+        (&mut limits.topic_retain_bytes, section.topic_retain_bytes),
+        (&mut limits.durable_retain_bytes, section.durable_retain_bytes),
+        (&mut limits.log_bytes_max, section.log_bytes_max),
+    ] {
+        *field = asked.map_or(*field, |size| size.0);
     }
     limits
 }
@@ -352,10 +412,33 @@ fn narrowed(bytes: u64) -> u32 {
 }
 
 impl TopicSection {
+    /// What makes no sense together, if anything.
+    fn contradiction(&self) -> Option<&'static str> {
+        let is_ordered = matches!(self.mode, None | Some(ModeWord::Ordered));
+        match self.channel {
+            ChannelWord::Reliable if !is_ordered => {
+                Some("is reliable, so it is always ordered: remove `mode`, or make it fast")
+            }
+            ChannelWord::Fast if self.durable => {
+                Some("is fast, so it is kept in memory: remove `durable`, or make it reliable")
+            }
+            ChannelWord::Fast if self.last.is_some() => {
+                Some("is fast, so it keeps no last values: remove `last`, or make it reliable")
+            }
+            _ => None,
+        }
+    }
+
     fn spec(&self) -> TopicSpec {
         let mut spec = match self.channel {
             ChannelWord::Fast => TopicSpec::fast(),
+            ChannelWord::Reliable if self.durable => TopicSpec::durable(),
             ChannelWord::Reliable => TopicSpec::reliable(),
+        };
+        spec.last = match self.last {
+            None => Last::None,
+            Some(LastWord::Topic) => Last::Topic,
+            Some(LastWord::Key) => Last::Key,
         };
         spec.mode = match self.mode {
             None | Some(ModeWord::Ordered) => Mode::Ordered,
@@ -365,7 +448,7 @@ impl TopicSection {
         spec.payload_bytes_max = self.payload_bytes_max.map_or(0, |size| narrowed(size.0));
         spec.retain_bytes = self.retain_bytes.map_or(0, |size| size.0);
         spec.retain_messages = self.retain_messages.unwrap_or(0);
-        spec
+        self.retain_age.map_or(spec, |age| spec.with_retain_age(age.0))
     }
 
     fn of(name: &str, spec: &TopicSpec) -> Self {
@@ -384,6 +467,13 @@ impl TopicSection {
             payload_bytes_max: unless_zero(spec.payload_bytes_max.into()).map(Size),
             retain_bytes: unless_zero(spec.retain_bytes).map(Size),
             retain_messages: unless_zero(spec.retain_messages),
+            retain_age: unless_zero(spec.retain_age_ms).map(|ms| Age(Duration::from_millis(ms))),
+            durable: spec.storage == Storage::Disk,
+            last: match spec.last {
+                Last::None => None,
+                Last::Topic => Some(LastWord::Topic),
+                Last::Key => Some(LastWord::Key),
+            },
         }
     }
 }

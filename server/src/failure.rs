@@ -27,6 +27,11 @@ pub(crate) struct SomeRefused {
     pub(crate) sent: u64,
 }
 
+/// A log does not hold all that it should.
+#[derive(Debug, thiserror::Error)]
+#[error("the log does not hold all that was acknowledged")]
+pub(crate) struct LogDamaged;
+
 /// The other side ended a subscription.
 #[derive(Debug, thiserror::Error)]
 #[error("the subscription ended: {reason}")]
@@ -90,7 +95,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>()
         || error.is::<ConfigError>()
         || error.is::<TokenError>()
-        || error.is::<twinlane::ConfigError>()
+        || error.downcast_ref::<twinlane::ConfigError>().is_some_and(config_is_usage)
     {
         return USAGE;
     }
@@ -108,6 +113,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         || error.downcast_ref::<PublishError>().is_some_and(publish_is_refusal)
         || error.downcast_ref::<RequestError>().is_some_and(request_is_refusal);
     if refused { REFUSED } else { FAILED }
+}
+
+/// A log that cannot be opened is no mistake of whoever wrote the configuration.
+fn config_is_usage(error: &twinlane::ConfigError) -> bool {
+    !matches!(error, twinlane::ConfigError::Storage { .. })
 }
 
 fn code_is_refusal(code: Code) -> bool {
@@ -166,6 +176,20 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
                 Some("give --token-file FILE, or --allow-insecure-bind if you mean it")
             }
             ListenError::AddressInUse { .. } => Some("choose another port, as in --listen 127.0.0.1:4748"),
+            _ => None,
+        };
+    }
+    if error.is::<LogDamaged>() {
+        return Some("restore a backup, or save what can be read: `twinlane log repair DIR`");
+    }
+    if let Some(PublishError::Refused { code, .. }) = error.downcast_ref::<PublishError>() {
+        return match code {
+            Code::NoSpace => Some(
+                "the server's disk or its `log_bytes_max` is full: raise it, or keep less (`retain_bytes`, `retain_age`)",
+            ),
+            Code::StorageFailed => Some(
+                "the server could not write to its disk: look into its log, and restart it when that is mended",
+            ),
             _ => None,
         };
     }

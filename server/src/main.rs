@@ -18,6 +18,7 @@ mod output;
 mod signals;
 mod suggest;
 mod tokens;
+mod topic_record;
 mod units;
 
 use std::process::ExitCode;

@@ -4,9 +4,9 @@
 //! flags or the network.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use twinlane::{Channel, Mode, Start, TopicName, TopicSpec};
+use twinlane::{Channel, Last, Mode, Start, TopicName, TopicSpec};
 
 /// The port a server listens on, and a client calls, when none is named.
 pub(crate) const DEFAULT_PORT: u16 = 4747;
@@ -86,17 +86,31 @@ pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))
 }
 
-/// Reads where a subscription starts: `new`, `last`, `all` or an offset.
+/// Reads where a subscription starts: `new`, `last`, `all`, an offset, or a time as [`start_at`] reads it.
 pub(crate) fn parse_start(text: &str) -> Result<Start, String> {
+    start_at(text, SystemTime::now())
+}
+
+/// [`parse_start`] at `now`: a duration is that long ago, a date and time is UTC.
+fn start_at(text: &str, now: SystemTime) -> Result<Start, String> {
     match text {
-        "new" => Ok(Start::New),
-        "last" => Ok(Start::Last),
-        "all" => Ok(Start::All),
-        _ => text
-            .parse()
-            .map(Start::Offset)
-            .map_err(|_| format!("`{text}` is no start: write new, last, all or an offset such as 1200")),
+        "new" => return Ok(Start::New),
+        "last" => return Ok(Start::Last),
+        "all" => return Ok(Start::All),
+        _ => {}
     }
+    if let Ok(offset) = text.parse() {
+        return Ok(Start::Offset(offset));
+    }
+    let ago = || Some(now.checked_sub(humantime::parse_duration(text).ok()?).unwrap_or(UNIX_EPOCH));
+    let time = humantime::parse_rfc3339_weak(text).ok().or_else(ago).ok_or_else(|| {
+        format!(
+            "`{text}` is no start: write new, last, all, an offset such as 1200, how long ago as in 10m, \
+             or a time as in 2026-11-21T10:00:00Z"
+        )
+    })?;
+    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Start::Time(u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX)))
 }
 
 /// Reads a delivery mode of a fast topic.
@@ -109,12 +123,31 @@ pub(crate) fn parse_mode(text: &str) -> Result<Mode, String> {
     }
 }
 
+/// Reads which last values a reliable topic keeps.
+pub(crate) fn parse_last(text: &str) -> Result<Last, String> {
+    match text {
+        "topic" => Ok(Last::Topic),
+        "key" => Ok(Last::Key),
+        _ => Err(format!("`{text}` is no last value: write topic or key")),
+    }
+}
+
+/// Reads how long a topic keeps its messages. No time at all would mean "for ever", so that is left out instead.
+pub(crate) fn parse_age(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => {
+            Err(format!("`{text}` is no age: leave it out to keep messages however old they are"))
+        }
+        age => Ok(age),
+    }
+}
+
 /// Reads `NAME=SPEC`, where SPEC is a channel and options: `prices=fast,latest,payload=512`,
-/// `orders=reliable,retain=64MiB,messages=100000`.
+/// `orders=durable,retain=10GiB,age=7d,last=key`.
 pub(crate) fn parse_topic(text: &str) -> Result<(String, TopicSpec), String> {
     let (name, spec) = text
         .split_once('=')
-        .ok_or_else(|| format!("`{text}` lacks its `=`: write NAME=fast or NAME=reliable"))?;
+        .ok_or_else(|| format!("`{text}` lacks its `=`: write NAME=fast, NAME=reliable or NAME=durable"))?;
     let name = TopicName::parse(name.trim()).map_err(|error| error.to_string())?;
     Ok((name.to_string(), parse_spec(spec)?))
 }
@@ -124,9 +157,10 @@ fn parse_spec(text: &str) -> Result<TopicSpec, String> {
     let mut spec = match words.next() {
         Some("fast") => TopicSpec::fast(),
         Some("reliable") => TopicSpec::reliable(),
+        Some("durable") => TopicSpec::durable(),
         other => {
             let other = other.unwrap_or_default();
-            return Err(format!("`{other}` is no channel: write fast or reliable"));
+            return Err(format!("`{other}` is no channel: write fast, reliable or durable"));
         }
     };
     for word in words {
@@ -137,8 +171,15 @@ fn parse_spec(text: &str) -> Result<TopicSpec, String> {
                 spec.retain_messages =
                     count.parse().map_err(|_| format!("`{count}` is no number of messages"))?;
             }
+            Some(("age", age)) => spec = spec.with_retain_age(parse_age(age)?),
+            Some(("last", _)) if spec.channel == Channel::Fast => {
+                return Err(format!("`{word}`: a fast topic keeps no last values"));
+            }
+            Some(("last", which)) => spec.last = parse_last(which)?,
             Some((other, _)) => {
-                return Err(format!("`{other}` is unknown: write payload=, retain= or messages="));
+                return Err(format!(
+                    "`{other}` is unknown: write payload=, retain=, messages=, age= or last="
+                ));
             }
             None if spec.channel == Channel::Reliable => {
                 return Err(format!("`{word}`: a reliable topic is always ordered and has no mode"));
@@ -227,15 +268,44 @@ mod tests {
             "a=fast,colour=red",
             "a//b=fast",
             "a=fast,payload=8GiB",
+            "a=fast,last=key",
+            "a=durable,latest",
+            "a=durable,last=all",
+            "a=durable,age=0s",
+            "a=durable,age=7",
         ] {
             assert!(parse_topic(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_start_is_a_word_or_an_offset() {
-        assert_eq!(parse_start("all"), Ok(Start::All));
-        assert_eq!(parse_start("12"), Ok(Start::Offset(12)));
-        assert!(parse_start("-1").is_err() && parse_start("begin").is_err());
+    fn a_durable_topic_is_a_reliable_one_on_disk() {
+        let (_, spec) = parse_topic("orders=durable,retain=10GiB,age=7d,last=key").unwrap();
+        let expected = TopicSpec::durable()
+            .with_retain_bytes(10 << 30)
+            .with_retain_age(Duration::from_secs(7 * 86_400))
+            .with_last(Last::Key);
+        assert_eq!(spec, expected);
+        assert_eq!(
+            parse_topic("a=reliable,last=topic").unwrap().1,
+            TopicSpec::reliable().with_last(Last::Topic)
+        );
+    }
+
+    #[test]
+    fn a_start_is_a_word_an_offset_a_time_or_how_long_ago() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000);
+        let start = |text| start_at(text, now);
+        assert_eq!(start("all"), Ok(Start::All));
+        assert_eq!(start("12"), Ok(Start::Offset(12)));
+        assert_eq!(start("10m"), Ok(Start::Time(400_000_000)));
+        assert_eq!(start("1m 30s"), Ok(Start::Time(910_000_000)));
+        assert_eq!(start("2years"), Ok(Start::Time(0)), "before time began is the beginning");
+        for text in ["1970-01-02T00:00:01Z", "1970-01-02T00:00:01", "1970-01-02 00:00:01"] {
+            assert_eq!(start(text), Ok(Start::Time(86_401_000_000)), "{text}");
+        }
+        for text in ["-1", "begin", "", "10 apples", "2026-13-01T00:00:00Z"] {
+            assert!(start(text).is_err(), "{text}");
+        }
     }
 }

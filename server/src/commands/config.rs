@@ -15,8 +15,8 @@ pub(crate) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
     if let Some(path) = &settings.token_file {
         tokens::admitted(path)?;
     }
-    // The engine has the last word on names and limits; making one opens no port and starts no thread.
-    Engine::new(settings.engine_config(Auth::Open))?;
+    // The engine has the last word on names and limits; making this one opens no port and touches no disk.
+    Engine::new(settings.checking_config(Auth::Open))?;
     let effective = toml::to_string(&settings.to_file())?;
     let mut out = io::stdout().lock();
     writeln!(out, "# {}: correct. The effective settings, defaults included:\n", file.display())?;

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use serde::Serialize;
-use twinlane::{EngineStatus, SessionRow, SubscriberRow, TopicStatus};
+use twinlane::{EngineStatus, LogRow, SessionRow, SubscriberRow, TopicStatus};
 
 use crate::args::{ExplainArgs, ListArgs, TopicsArgs};
 use crate::client::Client;
@@ -65,22 +65,35 @@ struct Topics<'a> {
 }
 
 fn topics_table(topics: &[TopicStatus]) -> String {
-    let header =
-        ["topic", "channel", "mode", "published", "kept", "memory", "publishers", "subscribers", "dropped"];
+    let header = [
+        "topic",
+        "channel",
+        "mode",
+        "storage",
+        "published",
+        "kept",
+        "memory",
+        "disk",
+        "publishers",
+        "subscribers",
+        "dropped",
+    ];
     let rows = topics.iter().map(|topic| {
         vec![
             harmless(&topic.name),
             harmless(&topic.channel),
             harmless(&topic.mode),
+            harmless(&topic.storage),
             thousands(topic.next),
             thousands(topic.next.saturating_sub(topic.oldest)),
             rounded_bytes(topic.memory_bytes),
+            if topic.storage == "disk" { rounded_bytes(topic.log_bytes) } else { "-".to_owned() },
             thousands(topic.publishers),
             thousands(topic.subscribers_total),
             thousands(total(&topic.drops)),
         ]
     });
-    output::table(&header, &header[3..], rows).trim_fmt()
+    output::table(&header, &header[4..], rows).trim_fmt()
 }
 
 fn status_text(status: &EngineStatus, terminal: bool) -> String {
@@ -92,6 +105,7 @@ fn status_text(status: &EngineStatus, terminal: bool) -> String {
         .add("sessions", thousands(status.sessions_total))
         .add("connections", thousands(status.connections_open))
         .add("memory", rounded_bytes(status.memory_bytes))
+        .add("log", status.log.as_ref().map(log_facts).unwrap_or_default())
         .add("refused", by_reason(&status.refused));
     let mut text = facts.render(terminal);
     if !status.sessions.is_empty() {
@@ -108,6 +122,22 @@ fn status_text(status: &EngineStatus, terminal: bool) -> String {
         text += "\n";
     }
     text
+}
+
+/// The disk that durable topics take, and how it does.
+fn log_facts(log: &LogRow) -> String {
+    let failed = log.failed.as_ref().map(|why| format!("FAILED: {}", harmless(why))).unwrap_or_default();
+    let no_space = match log.no_space {
+        0 => String::new(),
+        batches => format!("{} refused for want of space", output::counted(batches, "write")),
+    };
+    output::joined([
+        failed,
+        format!("{} in {}", rounded_bytes(log.file_bytes), output::counted(log.segments, "segment")),
+        format!("{} synced", output::counted(log.batches, "write")),
+        format!("the slowest took {}", output::rounded_time(Duration::from_micros(log.sync_us_max))),
+        no_space,
+    ])
 }
 
 /// Messages that the topic's slowest subscriber has not been sent.
@@ -164,12 +194,14 @@ fn topic_text(topic: &TopicStatus, terminal: bool) -> String {
     let mut facts = Facts::default();
     facts
         .add("channel", format!("{} ({})", harmless(&topic.channel), harmless(&topic.mode)))
+        .add("acknowledged", acknowledged(topic))
         .add("declared by", harmless(&topic.declared_by))
         .add("payload", format!("at most {}", rounded_bytes(topic.payload_bytes_max.into())))
         .add("keeps", keeps(topic))
         .add("published", output::counted(topic.next, "message"))
         .add("kept now", format!("{} from offset {}", output::counted(kept, "message"), topic.oldest))
         .add("memory", rounded_bytes(topic.memory_bytes))
+        .add("disk", if topic.storage == "disk" { rounded_bytes(topic.log_bytes) } else { String::new() })
         .add("epoch", topic.epoch.to_string())
         .add("publishers", thousands(topic.publishers))
         .add("subscribers", thousands(topic.subscribers_total))
@@ -184,6 +216,15 @@ fn topic_text(topic: &TopicStatus, terminal: bool) -> String {
     text
 }
 
+/// When a publisher hears that its message is kept.
+fn acknowledged(topic: &TopicStatus) -> &'static str {
+    match (topic.channel.as_str(), topic.storage.as_str()) {
+        ("reliable", "disk") => "once on disk (survives the server and power loss)",
+        ("reliable", _) => "once in memory (survives clients, not the server)",
+        _ => "",
+    }
+}
+
 fn keeps(topic: &TopicStatus) -> String {
     let bytes = if topic.retain_bytes == 0 { String::new() } else { rounded_bytes(topic.retain_bytes) };
     let messages = if topic.retain_messages == 0 {
@@ -192,7 +233,17 @@ fn keeps(topic: &TopicStatus) -> String {
         output::counted(topic.retain_messages, "message")
     };
     let limits = output::joined([bytes, messages]);
-    if limits.is_empty() { limits } else { format!("at most {limits}") }
+    let limits = if limits.is_empty() { limits } else { format!("at most {limits}") };
+    let age = match topic.retain_age_ms {
+        0 => String::new(),
+        ms => format!("for {}", output::rounded_time(Duration::from_millis(ms))),
+    };
+    let last = match topic.last.as_str() {
+        "topic" => "the newest however old it is",
+        "key" => "the newest of each key however old it is",
+        _ => "",
+    };
+    output::joined([limits, age, last.to_owned()])
 }
 
 fn subscribers_table(subscribers: &[SubscriberRow]) -> String {
@@ -232,6 +283,8 @@ mod tests {
         topic.name = "orders/eu".into();
         topic.channel = "reliable".into();
         topic.mode = "ordered".into();
+        topic.storage = "disk".into();
+        topic.log_bytes = 3 << 20;
         (topic.oldest, topic.next) = (200, 1_234);
         topic.payload_bytes_max = 1 << 20;
         topic.drops = BTreeMap::from([("none".into(), 0), ("slow".into(), 5)]);
@@ -245,7 +298,8 @@ mod tests {
     fn topics_are_listed_with_what_is_kept_and_dropped() {
         let text = topics_table(&[topic()]);
         let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(row, ["orders/eu", "reliable", "ordered", "1,234", "1,034", "0", "B", "0", "1", "5"]);
+        let expected = "orders/eu reliable ordered disk 1,234 1,034 0 B 3.0 MiB 0 1 5";
+        assert_eq!(row.join(" "), expected);
     }
 
     #[test]
@@ -253,14 +307,41 @@ mod tests {
         let text = topic_text(&topic(), false);
         for part in [
             "orders/eu\n  Every message once, in order.\n",
-            "payload      at most 1.0 MiB\n",
-            "kept now     1,034 messages from offset 200\n",
-            "dropped      5 slow\n",
+            "payload       at most 1.0 MiB\n",
+            "acknowledged  once on disk",
+            "disk          3.0 MiB\n",
+            "kept now      1,034 messages from offset 200\n",
+            "dropped       5 slow\n",
             "01234567",
         ] {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");
         }
         assert!(!text.contains("keeps"), "what is not known is not shown:\n{text}");
+    }
+
+    #[test]
+    fn what_a_topic_keeps_is_told_by_amount_age_and_last_value() {
+        let mut topic = topic();
+        assert_eq!(keeps(&topic), "");
+        (topic.retain_messages, topic.retain_age_ms) = (1_000, 7 * 86_400_000);
+        topic.last = "key".into();
+        assert_eq!(
+            keeps(&topic),
+            "at most 1,000 messages, for 7 days 0 h, the newest of each key however old it is"
+        );
+    }
+
+    #[test]
+    fn a_log_that_failed_says_so_first() {
+        let mut status = EngineStatus::default();
+        assert!(!status_text(&status, false).contains("log"), "without one there is nothing to say");
+        let mut log = LogRow::default();
+        (log.segments, log.file_bytes, log.batches, log.sync_us_max) = (1, 64 << 20, 12, 2_500);
+        status.log = Some(log.clone());
+        let text = status_text(&status, false);
+        assert!(text.contains("64.0 MiB in 1 segment, 12 writes synced, the slowest took 2 ms"), "{text}");
+        log.failed = Some("input/output error".into());
+        assert!(log_facts(&log).starts_with("FAILED: input/output error, "));
     }
 
     #[test]

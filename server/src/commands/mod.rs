@@ -3,7 +3,9 @@
 mod completions;
 mod config;
 mod inspect;
+mod log;
 mod publish;
+mod queue;
 mod reply;
 mod request;
 mod serve;
@@ -16,6 +18,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Config(args) => return config::run(&args),
         Command::Completions { shell } => return completions::run(shell),
+        Command::Log(args) => return log::run(&args),
         _ => {}
     }
     // Two workers: one for the connection, one for the session's other work; the command itself runs here.
@@ -27,11 +30,12 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
             Command::Sub(args) => subscribe::run(args).await,
             Command::Req(args) => request::run(args).await,
             Command::Reply(args) => reply::run(args).await,
+            Command::Queue(args) => queue::run(*args).await,
             Command::Topics(args) => inspect::topics(args).await,
             Command::Status(args) => inspect::status(args).await,
             Command::Explain(args) => inspect::explain(args).await,
             Command::Bench(args) => twinlane_bench::cli::run(*args).await,
-            Command::Config(_) | Command::Completions { .. } => {
+            Command::Config(_) | Command::Completions { .. } | Command::Log(_) => {
                 unreachable!("these ran above, without a runtime")
             }
         }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
-use twinlane::{Channel, Publisher, PublisherOptions};
+use twinlane::{
+    Channel, Flushed, MessageOptions, PublishError, Publisher, PublisherOptions, Storage, TopicSpec,
+};
 
 use crate::args::PubArgs;
 use crate::client::Client;
@@ -27,6 +29,8 @@ struct Summary<'a> {
     sent: u64,
     /// Only reliable topics acknowledge.
     acked: Option<u64>,
+    /// How safely what was acked is kept: `memory` or `disk`.
+    level: Option<&'static str>,
     refused: u64,
     seconds: f64,
     messages_per_second: f64,
@@ -55,19 +59,21 @@ pub(crate) async fn run(args: PubArgs) -> anyhow::Result<()> {
     };
     // Whatever stopped the input: what was sent before has an outcome, and the user wants to know it.
     let flushed = publisher.flush().await;
+    let outcomes = counts(&mut publisher, &flushed).await;
     let elapsed = started.elapsed();
     if let Some(progress) = progress {
         progress.abort();
         output::overwrite("");
     }
     let sent = sent.load(Ordering::Relaxed);
-    let channel = publisher.spec().channel;
-    let (acked, refused) = flushed.as_ref().map_or((0, 0), |flushed| (flushed.acked, flushed.refused));
+    let Flushed { acked, refused, .. } = outcomes;
+    let level = level(&publisher.spec());
     let summary = Summary {
         topic: args.topic.as_str(),
-        channel: channel.to_string(),
+        channel: publisher.spec().channel.to_string(),
         sent,
-        acked: (channel == Channel::Reliable).then_some(acked),
+        acked: level.map(|_| acked),
+        level,
         refused,
         seconds: elapsed.as_secs_f64(),
         messages_per_second: sent as f64 / elapsed.as_secs_f64().max(1e-9),
@@ -83,6 +89,25 @@ pub(crate) async fn run(args: PubArgs) -> anyhow::Result<()> {
     if refused > 0 { Err(SomeRefused { refused, sent }.into()) } else { Ok(()) }
 }
 
+/// What became of the messages, also where one of them has made `flushed` an error.
+async fn counts(publisher: &mut Publisher, flushed: &Result<Flushed, PublishError>) -> Flushed {
+    match flushed {
+        Ok(flushed) => *flushed,
+        // The error is told once; what came of the others is there all the same.
+        Err(PublishError::Refused { .. }) => publisher.flush().await.unwrap_or_default(),
+        Err(_) => Flushed::default(),
+    }
+}
+
+/// How safely the server keeps what it acknowledges on a topic; it never acknowledges less. `None`: it does not.
+fn level(spec: &TopicSpec) -> Option<&'static str> {
+    match (spec.channel, spec.storage) {
+        (Channel::Fast, _) => None,
+        (Channel::Reliable, Storage::Memory) => Some("memory"),
+        (Channel::Reliable, Storage::Disk) => Some("disk"),
+    }
+}
+
 impl Summary<'_> {
     fn tell(&self, args: &PubArgs, elapsed: Duration) -> anyhow::Result<()> {
         if args.client.quiet {
@@ -92,9 +117,10 @@ impl Summary<'_> {
             output::notice(serde_json::to_string(self)?);
             return Ok(());
         }
-        let outcome = match self.acked {
-            Some(acked) => format!("{} acked", output::thousands(acked)),
-            None => "fast: not acknowledged".to_owned(),
+        let outcome = match (self.acked, self.level) {
+            (Some(acked), Some("disk")) => format!("{} acked on disk", output::thousands(acked)),
+            (Some(acked), _) => format!("{} acked", output::thousands(acked)),
+            (None, _) => "fast: not acknowledged".to_owned(),
         };
         let refused = if self.refused > 0 {
             format!("{} refused", output::thousands(self.refused))
@@ -111,39 +137,27 @@ impl Summary<'_> {
 
 /// Queues everything the arguments ask for.
 async fn feed(publisher: &mut Publisher, args: &PubArgs, sent: &AtomicU64) -> anyhow::Result<()> {
-    let mut pace = Pace::new(args.rate);
     let payload_bytes_max = match publisher.spec().payload_bytes_max {
         // An unknown limit is the server's to enforce.
         0 => u32::MAX as usize,
         bytes => bytes as usize,
     };
+    let mut outlet = Outlet { publisher, options: message_options(args), pace: Pace::new(args.rate), sent };
     match args.message.as_deref() {
         Some(message) if message != "-" => {
             for _ in 0..args.count.unwrap_or(1) {
-                pace.wait().await;
-                publisher.send(message.as_bytes()).await?;
-                sent.fetch_add(1, Ordering::Relaxed);
+                outlet.send(message.as_bytes()).await?;
             }
         }
         _ if args.raw => {
-            let whole = Blocks::of_stdin()?.all(payload_bytes_max).await?;
-            publisher.send(&whole).await?;
-            sent.fetch_add(1, Ordering::Relaxed);
+            outlet.send(&Blocks::of_stdin()?.all(payload_bytes_max).await?).await?;
         }
-        _ => {
-            feed_lines(publisher, args.count.unwrap_or(u64::MAX), payload_bytes_max, &mut pace, sent).await?;
-        }
+        _ => feed_lines(&mut outlet, args.count.unwrap_or(u64::MAX), payload_bytes_max).await?,
     }
     Ok(())
 }
 
-async fn feed_lines(
-    publisher: &mut Publisher,
-    count_max: u64,
-    payload_bytes_max: usize,
-    pace: &mut Pace,
-    sent: &AtomicU64,
-) -> anyhow::Result<()> {
+async fn feed_lines(outlet: &mut Outlet<'_>, count_max: u64, payload_bytes_max: usize) -> anyhow::Result<()> {
     let mut blocks = Blocks::of_stdin()?;
     let mut lines = Lines::new(payload_bytes_max);
     let mut count = 0;
@@ -151,9 +165,7 @@ async fn feed_lines(
         let Some(block) = blocks.next().await? else { break };
         lines.push(block);
         while let Some(line) = lines.next()? {
-            pace.wait().await;
-            publisher.send(line).await?;
-            sent.fetch_add(1, Ordering::Relaxed);
+            outlet.send(line).await?;
             count += 1;
             if count == count_max {
                 return Ok(());
@@ -161,11 +173,46 @@ async fn feed_lines(
         }
     }
     if let Some(line) = lines.rest().filter(|_| count < count_max) {
-        pace.wait().await;
-        publisher.send(line).await?;
-        sent.fetch_add(1, Ordering::Relaxed);
+        outlet.send(line).await?;
     }
     Ok(())
+}
+
+/// What the flags ask for beside the payload.
+fn message_options(args: &PubArgs) -> MessageOptions<'static> {
+    let mut options = MessageOptions::default();
+    if let Some(key) = &args.key {
+        options = options.with_key(key_hash(key));
+    }
+    if let Some(delay) = args.delay {
+        options = options.with_delay(delay);
+    }
+    options
+}
+
+/// The 64-bit FNV-1a hash of a key's text: the same on every machine and in every version, because last values that
+/// are stored on disk are found by it.
+fn key_hash(text: &str) -> u64 {
+    const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    text.bytes().fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+}
+
+/// Where messages go, at which rate, with what beside them.
+struct Outlet<'a> {
+    publisher: &'a mut Publisher,
+    options: MessageOptions<'static>,
+    pace: Pace,
+    sent: &'a AtomicU64,
+}
+
+impl Outlet<'_> {
+    async fn send(&mut self, payload: &[u8]) -> Result<(), PublishError> {
+        self.pace.wait().await;
+        self.publisher.send_with(payload, self.options).await?;
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 /// Message n is due n intervals after the start, so that one late message does not slow all later ones.
@@ -210,6 +257,22 @@ async fn show_progress(sent: Arc<AtomicU64>, started: Instant) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_has_the_published_fnv_1a_hash_of_its_text() {
+        for (text, hash) in
+            [("", 0xcbf2_9ce4_8422_2325), ("a", 0xaf63_dc4c_8601_ec8c), ("foobar", 0x8594_4171_f739_67e8)]
+        {
+            assert_eq!(key_hash(text), hash, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_level_told_is_the_one_that_the_topic_promises() {
+        assert_eq!(level(&TopicSpec::durable()), Some("disk"));
+        assert_eq!(level(&TopicSpec::reliable()), Some("memory"));
+        assert_eq!(level(&TopicSpec::fast()), None);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn messages_are_due_at_even_intervals_from_the_first() {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use twinlane::{Auth, Engine, Identity, ListenOptions, Listening};
+use twinlane::{Auth, Engine, EngineStatus, Identity, ListenOptions, Listening, Storage};
 
 use crate::args::ServeArgs;
 use crate::config::{ConfigFile, Settings};
@@ -22,6 +22,11 @@ const TOPICS_NAMED_MAX: usize = 8;
 /// Serves until SIGINT or SIGTERM.
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     logs::start(args.log_json)?;
+    #[cfg(feature = "faults")]
+    for name in &args.plant {
+        anyhow::ensure!(twinlane::faults::plant(name), "there is no fault {name:?} to plant");
+        tracing::warn!(name, "BROKEN ON PURPOSE");
+    }
     let mut interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let file = args.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
     let mut settings = Settings::resolve(&file, &args, &home::surroundings())?;
@@ -33,11 +38,12 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         None => Auth::Open,
     };
     let engine = Engine::new(settings.engine_config(auth.clone()))?;
+    let durable = durable(&settings, &engine.status());
     let mut listening = Vec::new();
     for addr in &settings.listen {
         listening.push(engine.listen(listen_options(&settings, *addr)).await?);
     }
-    banner(&settings, &auth, &listening, &descriptors);
+    banner(&settings, &auth, &listening, &descriptors, durable);
     tracing::info!(name = settings.name, version = env!("CARGO_PKG_VERSION"), "serving");
 
     interrupt.wait().await;
@@ -59,7 +65,13 @@ fn listen_options(settings: &Settings, addr: SocketAddr) -> ListenOptions {
 }
 
 /// What a person who started the server wants to see first.
-fn banner(settings: &Settings, auth: &Auth, listening: &[Listening], descriptors: &Descriptors) {
+fn banner(
+    settings: &Settings,
+    auth: &Auth,
+    listening: &[Listening],
+    descriptors: &Descriptors,
+    durable: String,
+) {
     let terminal = io::stdout().is_terminal();
     let mut facts = Facts::default();
     for one in listening {
@@ -71,6 +83,7 @@ fn banner(settings: &Settings, auth: &Auth, listening: &[Listening], descriptors
     facts
         .add("certificate", certificate(settings))
         .add("topics", topics(settings))
+        .add("durable", durable)
         .add("access", access(auth))
         .add("limits", limits(settings, descriptors))
         .add(
@@ -122,6 +135,20 @@ fn topics(settings: &Settings) -> String {
         true => format!("none yet; they are {others}"),
         false => format!("{text}; others are {others}"),
     }
+}
+
+/// Where durable topics are kept and how many there are. `status` is from before clients could declare any.
+fn durable(settings: &Settings, status: &EngineStatus) -> String {
+    let Some(dir) = settings.log_dir() else { return "off: give --data-dir".to_owned() };
+    let configured = |name: &str| settings.topics.iter().find(|(other, _)| other == name);
+    // What is not configured can only have come from the log.
+    let is_durable = |name: &str| configured(name).is_none_or(|(_, spec)| spec.storage == Storage::Disk);
+    let names = status.topics.iter().map(|topic| topic.name.as_str()).filter(|name| !name.starts_with('$'));
+    format!(
+        "{}, {}",
+        dir.display(),
+        output::counted(names.filter(|name| is_durable(name)).count() as u64, "topic")
+    )
 }
 
 fn access(auth: &Auth) -> String {

@@ -25,6 +25,7 @@ fn an_empty_file_means_the_defaults() {
     assert!(settings.tcp && settings.quic && !settings.plain && settings.declare_on_use);
     assert_eq!((settings.name.as_str(), settings.io_threads), ("host", 1));
     assert_eq!(settings.identity, Identity::SelfSigned { dir: "/home/u/data".into() });
+    assert_eq!(settings.log_dir(), None, "two servers of one user would share it");
     assert_eq!(settings.limits.connections_max, Limits::default().connections_max);
 }
 
@@ -50,11 +51,33 @@ fn the_example_file_parses_and_spells_out_the_defaults() {
 #[test]
 fn an_engine_starts_with_the_example_file() {
     let settings = resolve(include_str!("../../twinlane.example.toml"), &ServeArgs::default()).unwrap();
-    twinlane::Engine::new(settings.engine_config(Auth::Open)).unwrap();
+    twinlane::Engine::new(settings.checking_config(Auth::Open)).unwrap();
+}
+
+#[test]
+fn a_named_data_directory_is_the_home_of_the_certificate_and_of_durable_topics() {
+    let from_file = resolve("[server]\ndata_dir = \"/d\"", &ServeArgs::default()).unwrap();
+    let flags = ServeArgs { data_dir: Some("/d".into()), ..ServeArgs::default() };
+    for settings in [from_file, resolve("", &flags).unwrap()] {
+        assert_eq!(settings.identity, Identity::SelfSigned { dir: "/d".into() });
+        assert_eq!(settings.engine_config(Auth::Open).data_dir, Some("/d/log".into()));
+        assert_eq!(settings.checking_config(Auth::Open).data_dir, None, "a check touches no disk");
+        assert_eq!(settings.to_file().server.data_dir, Some("/d".into()));
+    }
+    let bought = "[server]\ndata_dir = \"/d\"\ncertificate = \"c\"\nkey = \"k\"";
+    assert_eq!(resolve(bought, &ServeArgs::default()).unwrap().log_dir(), Some("/d/log".into()));
+}
+
+#[tokio::test]
+async fn a_durable_topic_larger_than_memory_passes_the_check() {
+    let text = "[server]\ndata_dir = \"/nowhere\"\n[[topic]]\nname = \"a\"\nchannel = \"reliable\"\ndurable = true\n\
+                retain_bytes = \"10 GiB\"\nlast = \"key\"";
+    let settings = resolve(text, &ServeArgs::default()).unwrap();
+    twinlane::Engine::new(settings.checking_config(Auth::Open)).unwrap();
 }
 
 fn full() -> ConfigFile {
-    let settings = resolve("[server]\ntoken_file = \"t\"", &ServeArgs::default()).unwrap();
+    let settings = resolve("[server]\ntoken_file = \"t\"\ndata_dir = \"d\"", &ServeArgs::default()).unwrap();
     let mut file = settings.to_file();
     file.server.certificate = Some("c".into());
     file.server.key = Some("k".into());
@@ -62,12 +85,12 @@ fn full() -> ConfigFile {
 }
 
 #[test]
-fn there_are_at_most_20_knobs() {
+fn there_are_at_most_23_knobs() {
     let knobs = |text: String| text.lines().filter(|line| line.contains(" = ")).count();
     let file = full();
     let server = knobs(toml::to_string(&file.server).unwrap());
     let limits = knobs(toml::to_string(&file.limits).unwrap());
-    assert_eq!((server, limits), (12, 8));
+    assert_eq!((server, limits), (12, 11));
 }
 
 #[test]
@@ -76,8 +99,12 @@ fn what_is_written_out_reads_back_as_the_same_settings() {
         [server]
         listen = ["127.0.0.1:1", "[::1]:2"]
         io_policy = "spin"
+        data_dir = "data"
         [limits]
         topic_retain_bytes = "1 MiB"
+        durable_retain_bytes = "1 GiB"
+        log_bytes_max = "100 GiB"
+        last_keys_max = 9
         [[topic]]
         name = "prices"
         channel = "fast"
@@ -87,6 +114,13 @@ fn what_is_written_out_reads_back_as_the_same_settings() {
         name = "orders"
         channel = "reliable"
         retain_messages = 7
+        [[topic]]
+        name = "ledger"
+        channel = "reliable"
+        durable = true
+        retain_bytes = "10 GiB"
+        retain_age = "7d"
+        last = "key"
     "#;
     let settings = resolve(text, &ServeArgs::default()).unwrap();
     let written = toml::to_string(&settings.to_file()).unwrap();
@@ -94,6 +128,11 @@ fn what_is_written_out_reads_back_as_the_same_settings() {
     assert_eq!(format!("{settings:?}"), format!("{again:?}"));
     assert_eq!(settings.topics[0].1, TopicSpec::fast().with_mode(Mode::Latest).with_payload_bytes_max(512));
     assert_eq!(settings.topics[1].1, TopicSpec::reliable().with_retain_messages(7));
+    let ledger = TopicSpec::durable().with_retain_bytes(10 << 30).with_last(Last::Key);
+    assert_eq!(settings.topics[2].1, ledger.with_retain_age(Duration::from_secs(7 * 86_400)));
+    let limits = &settings.limits;
+    let read = (limits.durable_retain_bytes, limits.log_bytes_max, limits.last_keys_max);
+    assert_eq!(read, (1 << 30, 100 << 30, 9));
 }
 
 #[test]
@@ -152,6 +191,16 @@ fn a_wrong_value_names_its_place() {
         ("[[topic]]\nname = \"a//b\"\nchannel = \"fast\"", "twinlane.toml:2:8: ", ""),
         ("[[topic]]\nname = \"a\"\nchannel = \"fats\"", "twinlane.toml:3:11: ", "did you mean `fast`?"),
         ("[[topic]]\nname = \"a\"", "twinlane.toml:1:1: ", "missing field `channel`"),
+        (
+            "[[topic]]\nname = \"a\"\nchannel = \"reliable\"\nretain_age = \"7\"",
+            "twinlane.toml:4:14: ",
+            "is no duration",
+        ),
+        (
+            "[[topic]]\nname = \"a\"\nchannel = \"reliable\"\nlast = \"keys\"",
+            "twinlane.toml:4:8: ",
+            "did you mean `key`?",
+        ),
         ("[server\n", "twinlane.toml:1:8: ", ""),
     ] {
         let shown = error(text);
@@ -167,6 +216,9 @@ fn settings_that_contradict_each_other_are_refused() {
         ("[server]\ncertificate = \"c.pem\"", "name both files"),
         ("[server]\nkey = \"k.pem\"", "name both files"),
         ("[[topic]]\nname = \"a\"\nchannel = \"reliable\"\nmode = \"latest\"", "always ordered"),
+        ("[[topic]]\nname = \"a\"\nchannel = \"fast\"\ndurable = true", "kept in memory"),
+        ("[[topic]]\nname = \"a\"\nchannel = \"fast\"\nlast = \"key\"", "no last values"),
+        ("[[topic]]\nname = \"a\"\nchannel = \"reliable\"\ndurable = true", "--data-dir"),
     ] {
         let shown = error(text);
         assert!(shown.contains(words), "{text:?} gave: {shown}");
