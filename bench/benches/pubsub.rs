@@ -208,18 +208,16 @@ impl Run {
         self.finish(start, sides).await
     }
 
-    /// One channel per receiver.
-    async fn mpsc<P: Packet>(self) -> Duration {
+    /// One queue per receiver.
+    async fn queues<Q: Queue<P>, P: Packet>(self) -> Duration {
         let (mut senders, mut sides) = (Vec::new(), Sides::default());
         let start = Instant::now();
         for _ in 0..self.shape.receivers {
-            let (sender, mut receiver) = mpsc::channel::<P>(SLOTS);
+            let (sender, mut receiver) = Q::bounded();
             senders.push(sender);
             sides.receivers.spawn(async move {
-                let (mut tally, mut taken) = (Tally::default(), Vec::with_capacity(TAKE));
-                while receiver.recv_many(&mut taken, TAKE).await > 0 {
-                    taken.drain(..).for_each(|packet| tally.add(packet.bytes()));
-                }
+                let mut tally = Tally::default();
+                while Q::take(&mut receiver, &mut tally).await {}
                 tally
             });
         }
@@ -230,7 +228,10 @@ impl Run {
                 for number in 0..self.per_sender {
                     let packet = P::copied(payload.number(number));
                     for sender in &senders {
-                        assert!(sender.send(packet.clone()).await.is_ok(), "the receivers live");
+                        Q::send(sender, packet.clone()).await;
+                    }
+                    if !Q::COUNTS_STEPS {
+                        coop().await;
                     }
                 }
             });
@@ -239,73 +240,90 @@ impl Run {
         drop(senders);
         self.finish(start, sides).await
     }
+}
 
-    /// One channel per receiver.
-    async fn flume<P: Packet>(self) -> Duration {
-        let (mut senders, mut sides) = (Vec::new(), Sides::default());
-        let start = Instant::now();
-        for _ in 0..self.shape.receivers {
-            let (sender, receiver) = flume::bounded::<P>(SLOTS);
-            senders.push(sender);
-            sides.receivers.spawn(async move {
-                let mut tally = Tally::default();
-                while let Ok(packet) = receiver.recv_async().await {
-                    tally.add(packet.bytes());
-                    receiver.drain().for_each(|packet| tally.add(packet.bytes()));
-                }
-                tally
-            });
-        }
-        for _ in 0..self.shape.senders {
-            let senders = senders.clone();
-            sides.senders.spawn(async move {
-                let mut payload = Payload::new(self.payload_bytes);
-                for number in 0..self.per_sender {
-                    let packet = P::copied(payload.number(number));
-                    for sender in &senders {
-                        assert!(sender.send_async(packet.clone()).await.is_ok(), "the receivers live");
-                    }
-                    coop().await;
-                }
-            });
-        }
-        drop(senders);
-        self.finish(start, sides).await
+/// A bounded queue between tasks, used as its documentation says.
+trait Queue<P: Packet>: 'static {
+    /// Whether it takes part in tokio's counting of a task's steps.
+    const COUNTS_STEPS: bool = false;
+    type Sender: Clone + Send + Sync + 'static;
+    type Receiver: Send + 'static;
+
+    /// With [`SLOTS`] slots.
+    fn bounded() -> (Self::Sender, Self::Receiver);
+    /// Waits for room; the receiver lives.
+    fn send(sender: &Self::Sender, packet: P) -> impl Future<Output = ()> + Send;
+    /// Waits for a message and takes what else is there; `false`: all senders are gone.
+    fn take(receiver: &mut Self::Receiver, tally: &mut Tally) -> impl Future<Output = bool> + Send;
+}
+
+struct TokioMpsc;
+
+impl<P: Packet> Queue<P> for TokioMpsc {
+    const COUNTS_STEPS: bool = true;
+    type Sender = mpsc::Sender<P>;
+    type Receiver = (mpsc::Receiver<P>, Vec<P>);
+
+    fn bounded() -> (Self::Sender, Self::Receiver) {
+        let (sender, receiver) = mpsc::channel(SLOTS);
+        (sender, (receiver, Vec::with_capacity(TAKE)))
     }
 
-    /// One channel per receiver.
-    async fn kanal<P: Packet>(self) -> Duration {
-        let (mut senders, mut sides) = (Vec::new(), Sides::default());
-        let start = Instant::now();
-        for _ in 0..self.shape.receivers {
-            let (sender, receiver) = kanal::bounded_async::<P>(SLOTS);
-            senders.push(sender);
-            sides.receivers.spawn(async move {
-                let (mut tally, mut taken) = (Tally::default(), Vec::with_capacity(SLOTS));
-                while let Ok(packet) = receiver.recv().await {
-                    tally.add(packet.bytes());
-                    if receiver.drain_into(&mut taken).is_ok() {
-                        taken.drain(..).for_each(|packet: P| tally.add(packet.bytes()));
-                    }
-                }
-                tally
-            });
+    async fn send(sender: &Self::Sender, packet: P) {
+        assert!(sender.send(packet).await.is_ok(), "the receivers live");
+    }
+
+    async fn take((receiver, taken): &mut Self::Receiver, tally: &mut Tally) -> bool {
+        let count = receiver.recv_many(taken, TAKE).await;
+        taken.drain(..).for_each(|packet| tally.add(packet.bytes()));
+        count > 0
+    }
+}
+
+struct Flume;
+
+impl<P: Packet> Queue<P> for Flume {
+    type Sender = flume::Sender<P>;
+    type Receiver = flume::Receiver<P>;
+
+    fn bounded() -> (Self::Sender, Self::Receiver) {
+        flume::bounded(SLOTS)
+    }
+
+    async fn send(sender: &Self::Sender, packet: P) {
+        assert!(sender.send_async(packet).await.is_ok(), "the receivers live");
+    }
+
+    async fn take(receiver: &mut Self::Receiver, tally: &mut Tally) -> bool {
+        let Ok(packet) = receiver.recv_async().await else { return false };
+        tally.add(packet.bytes());
+        receiver.drain().for_each(|packet| tally.add(packet.bytes()));
+        true
+    }
+}
+
+struct Kanal;
+
+impl<P: Packet> Queue<P> for Kanal {
+    type Sender = kanal::AsyncSender<P>;
+    type Receiver = (kanal::AsyncReceiver<P>, Vec<P>);
+
+    fn bounded() -> (Self::Sender, Self::Receiver) {
+        let (sender, receiver) = kanal::bounded_async(SLOTS);
+        (sender, (receiver, Vec::with_capacity(SLOTS)))
+    }
+
+    async fn send(sender: &Self::Sender, packet: P) {
+        assert!(sender.send(packet).await.is_ok(), "the receivers live");
+    }
+
+    async fn take((receiver, taken): &mut Self::Receiver, tally: &mut Tally) -> bool {
+        let Ok(packet) = receiver.recv().await else { return false };
+        tally.add(packet.bytes());
+        if receiver.drain_into(taken).is_ok() {
+            taken.drain(..).for_each(|packet: P| tally.add(packet.bytes()));
         }
-        for _ in 0..self.shape.senders {
-            let senders = senders.clone();
-            sides.senders.spawn(async move {
-                let mut payload = Payload::new(self.payload_bytes);
-                for number in 0..self.per_sender {
-                    let packet = P::copied(payload.number(number));
-                    for sender in &senders {
-                        assert!(sender.send(packet.clone()).await.is_ok(), "the receivers live");
-                    }
-                    coop().await;
-                }
-            });
-        }
-        drop(senders);
-        self.finish(start, sides).await
+        true
     }
 }
 
@@ -338,9 +356,9 @@ fn all_of<P: Packet>(c: &mut Criterion, runtime: &Runtime, payload_bytes: usize)
         let job = (shape, payload_bytes);
         measure(&mut group, runtime, "twinlane", job, Run::twinlane);
         measure(&mut group, runtime, "tokio broadcast", job, Run::broadcast::<P>);
-        measure(&mut group, runtime, "tokio mpsc", job, Run::mpsc::<P>);
-        measure(&mut group, runtime, "flume", job, Run::flume::<P>);
-        measure(&mut group, runtime, "kanal", job, Run::kanal::<P>);
+        measure(&mut group, runtime, "tokio mpsc", job, Run::queues::<TokioMpsc, P>);
+        measure(&mut group, runtime, "flume", job, Run::queues::<Flume, P>);
+        measure(&mut group, runtime, "kanal", job, Run::queues::<Kanal, P>);
         group.finish();
     }
 }

@@ -22,6 +22,15 @@ const FANOUT_SUBSCRIBERS: usize = 100;
 /// Connections of `connections` when --subscribers is not given.
 const CONNECTIONS: usize = 1_000;
 
+/// Unacknowledged messages of a publisher of `durable` when --window is not given.
+const UNACKED: u64 = 1_024;
+
+/// The same while `replay` fills its log: as fast as it can.
+const UNACKED_FILLING: u64 = 16_384;
+
+/// What `replay` writes when --fill is not given.
+const FILL_BYTES: u64 = 1 << 30;
+
 /// As many topics as a subscription by wildcard is meant for.
 const TOPICS_MAX: usize = 10_000;
 
@@ -46,12 +55,13 @@ impl RunArgs {
         });
         let workload = self.workload;
         let open_loop = matches!(workload, Workload::Latency | Workload::Mixed);
+        let on_disk = matches!(workload, Workload::Durable | Workload::Replay);
         let plan = Plan {
             workload,
             channel,
             transport,
             encrypted: !self.plain && transport != TransportKind::Local,
-            payload_bytes: self.size,
+            payload_bytes: self.size.unwrap_or(if on_disk { 256 } else { 64 }),
             publishers: self.publishers.unwrap_or((workload != Workload::Connections).into()),
             subscribers: self.subscribers.unwrap_or(match workload {
                 Workload::Fanout => FANOUT_SUBSCRIBERS,
@@ -66,6 +76,13 @@ impl RunArgs {
             server: self.server.clone(),
             embedded: self.server.is_none().then(|| self.embedded()),
             subscriber_threads: self.subscriber_threads,
+            unacked_max: match workload {
+                Workload::Durable => Some(self.window.unwrap_or(UNACKED)),
+                Workload::Replay => Some(UNACKED_FILLING),
+                _ => None,
+            },
+            dir: self.dir.clone(),
+            fill_bytes: (workload == Workload::Replay).then(|| self.fill.unwrap_or(FILL_BYTES)),
             pin: self.pin,
         };
         self.check_workload()?;
@@ -113,12 +130,19 @@ impl RunArgs {
             );
             Ok(())
         };
-        use Workload::{Connections, Fanout, Latency, Mixed, Roundtrip, Throughput};
+        use Workload::{Connections, Durable, Fanout, Latency, Mixed, Replay, Roundtrip, Throughput};
         only(self.sessions.is_some(), "--sessions", &[Roundtrip])?;
         only(self.channel.is_some(), "--channel", &[Throughput, Latency, Roundtrip, Fanout])?;
         only(self.topics != 1, "--topics", &[Throughput, Latency, Fanout])?;
         only(self.rate.is_some(), "--rate", &[Throughput, Latency, Fanout, Mixed])?;
-        only(self.publishers.is_some(), "--publishers", &[Throughput, Latency, Mixed])?;
+        only(self.publishers.is_some(), "--publishers", &[Throughput, Latency, Mixed, Durable, Replay])?;
+        only(self.window.is_some(), "--window", &[Durable])?;
+        only(self.dir.is_some(), "--dir", &[Durable, Replay])?;
+        only(self.fill.is_some(), "--fill", &[Replay])?;
+        ensure!(
+            !matches!(workload, Durable | Replay) || self.server.is_none(),
+            "{workload} starts its server again: leave out --server"
+        );
         let has_subscribers = [Throughput, Latency, Fanout, Mixed, Connections];
         only(self.subscribers.is_some(), "--subscribers", &has_subscribers)?;
         ensure!(
@@ -158,7 +182,8 @@ fn check_counts(plan: &Plan) -> anyhow::Result<()> {
     ensure!(subscribers > 0, "--subscribers must be at least 1");
     ensure!((1..=TOPICS_MAX).contains(&topics), "--topics must be 1 to {TOPICS_MAX}, not {topics}");
     ensure!((1..=2).contains(&sessions), "--sessions must be 1 or 2, not {sessions}");
-    let streams = publishers.saturating_mul(topics);
+    // A publisher with a window has two streams.
+    let streams = publishers.saturating_mul(topics.max(if plan.unacked_max.is_some() { 2 } else { 1 }));
     ensure!(
         streams <= STREAMS_MAX,
         "{publishers} publishers on {topics} topics are {streams} streams, at most {STREAMS_MAX} can be told apart: \
@@ -239,6 +264,14 @@ pub(crate) fn rate(text: &str) -> Result<u64, String> {
     Ok(per_second.round() as u64)
 }
 
+/// Reads `1GiB`, `64MiB`, `4KiB`.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let split = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)));
+    let bytes = split.and_then(|(number, shift)| number.parse::<u64>().ok()?.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "give a whole number and a unit: KiB, MiB or GiB, as in 64MiB".into())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory as _, Parser};
@@ -302,6 +335,10 @@ mod tests {
             ("throughput --duration 0s", "--duration"),
             ("throughput --topics 0", "--topics must be 1 to"),
             ("throughput --topics 10000 --publishers 7", "lower --publishers or --topics"),
+            ("throughput --window 2", "--window is for durable"),
+            ("durable --fill 1GiB", "--fill is for replay"),
+            ("durable --subscribers 2", "--subscribers is for"),
+            ("replay --server h:1 --plain", "leave out --server"),
             ("throughput --sessions 2", "--sessions is for roundtrip"),
             ("roundtrip --sessions 3", "--sessions must be 1 or 2"),
             ("roundtrip --rate 5", "--rate is for"),

@@ -13,7 +13,7 @@ use twinlane::{Fingerprint, IoPolicy};
 
 pub(crate) use crate::arguments::duration;
 use crate::{
-    arguments::rate,
+    arguments::{rate, size},
     output::{self, all::AllArgs, compare::CompareArgs, is_stdout, print, write_file},
     plan::{ChannelKind, TransportKind, Workload},
     report::{self, Report},
@@ -34,6 +34,10 @@ How the figures are made:
 
   roundtrip is a closed loop: the next message leaves when the last one is back. It shows what one user waits for
   one answer, and says nothing about a system under load.
+
+  durable counts acknowledgements: publishers send with at most --window messages unacknowledged. Then the server
+  ends, another one starts on the same directory, and everything acknowledged must be there. replay fills a log
+  first and times the new start, until it listens and until the first message is here, and the rate from there.
 
   throughput and fanout count deliveries inside the window only, between two readings of the subscribers'
   counters. CPU is the user and system time of this whole process: publishers, subscribers and, if embedded,
@@ -71,6 +75,12 @@ pub enum BenchCommand {
     /// Latency on a fast topic while a reliable one takes all it can, on the same sessions
     #[command(after_long_help = HOW_TO_READ)]
     Mixed(RunArgs),
+    /// How many messages per second are acknowledged once they are on disk, and whether all are there after a new start
+    #[command(after_long_help = HOW_TO_READ)]
+    Durable(RunArgs),
+    /// How fast a server that starts again serves what it has on disk
+    #[command(after_long_help = HOW_TO_READ)]
+    Replay(RunArgs),
     /// Compare the reports of two files
     Compare(CompareArgs),
     /// Run every preset and write one HTML report
@@ -89,9 +99,9 @@ pub struct RunArgs {
     /// What carries the messages [default: tcp for reliable, quic for fast; mixed: both]
     #[arg(long)]
     pub transport: Option<TransportKind>,
-    /// Bytes of every payload, at least 24
-    #[arg(long, default_value_t = 64, value_name = "BYTES")]
-    pub size: usize,
+    /// Bytes of every payload, at least 24 [default: 64; durable and replay: 256]
+    #[arg(long, value_name = "BYTES")]
+    pub size: Option<usize>,
     /// Publishers, each with a connection of its own [default: 1]
     #[arg(long, value_name = "N")]
     pub publishers: Option<usize>,
@@ -104,6 +114,16 @@ pub struct RunArgs {
     /// Sessions of roundtrip: 1 sends and receives on the same one, 2 have separate connections [default: 1]
     #[arg(long, value_name = "N")]
     pub sessions: Option<usize>,
+    /// Messages of each publisher of durable that may wait for their acknowledgement; 1 publishes one and waits
+    /// [default: 1024]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub window: Option<u64>,
+    /// Make the log of durable and replay in DIR, on the disk that is meant [default: where temporary files are]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// How much replay writes first, headers included, as 1GiB or 64MiB [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub fill: Option<u64>,
     /// Messages per second of all publishers together, as 5000, 5k or 2M; mixed: of the fast topic
     /// [default: latency and mixed: 10k; else no limit]
     #[arg(long, value_name = "N", value_parser = rate)]
@@ -189,6 +209,8 @@ impl BenchCommand {
             Self::Fanout(args) => (Workload::Fanout, args),
             Self::Connections(args) => (Workload::Connections, args),
             Self::Mixed(args) => (Workload::Mixed, args),
+            Self::Durable(args) => (Workload::Durable, args),
+            Self::Replay(args) => (Workload::Replay, args),
             Self::Compare(_) | Self::All(_) => return None,
         };
         Some(RunArgs { workload, ..args.clone() })

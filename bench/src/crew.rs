@@ -2,7 +2,7 @@
 
 use std::{future::Future, thread, time::Duration};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, Error, anyhow, bail};
 use indicatif::ProgressBar;
 use tokio::{
     runtime,
@@ -40,8 +40,12 @@ impl<T: Send + 'static> Crews<T> {
             runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
         let thread = thread::Builder::new().name(name.clone());
         let spawned = thread.spawn(move || {
+            // As a task of its own, like an application's: the future that a runtime blocks on is woken differently,
+            // and tokio looks for events once more before it sleeps, one `epoll_wait` for every round trip.
+            let clients = runtime.spawn(clients);
+            let outcome = runtime.block_on(clients).map_err(Error::from).flatten();
             // Nobody listens when the run has already failed.
-            let _ = done.send(runtime.block_on(clients));
+            let _ = done.send(outcome);
         });
         spawned.with_context(|| format!("cannot start the thread {name}"))?;
         self.running.spawn(async move { outcome.await.map_err(|_| anyhow!("the thread {name} panicked"))? });
@@ -96,8 +100,17 @@ impl<T: Send + 'static> Crews<T> {
     }
 
     /// Waits until all are home.
-    pub(crate) async fn all(mut self, waiting_for: &str) -> anyhow::Result<Vec<T>> {
-        let until = Instant::now() + PATIENCE;
+    pub(crate) async fn all(self, waiting_for: &str) -> anyhow::Result<Vec<T>> {
+        self.all_within(PATIENCE, waiting_for).await
+    }
+
+    /// As [`Self::all`], for what may take longer.
+    pub(crate) async fn all_within(
+        mut self,
+        patience: Duration,
+        waiting_for: &str,
+    ) -> anyhow::Result<Vec<T>> {
+        let until = Instant::now() + patience;
         while !self.running.is_empty() {
             self.home.push(Self::next(&mut self.running, until, waiting_for).await?);
         }

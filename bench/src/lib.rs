@@ -24,6 +24,7 @@ pub mod stats;
 mod arguments;
 mod connections;
 mod crew;
+mod durable;
 mod publish;
 mod receive;
 mod recorder;

@@ -5,11 +5,15 @@
 use std::{fs, io, path::Path, process::Command, thread, time::SystemTime};
 
 use rustix::{
+    fs::statfs,
     process::{Pid, Resource, Rlimit, getrlimit, setrlimit},
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
     time::{ClockId, clock_gettime},
 };
 use serde::{Deserialize, Serialize};
+
+/// What the kernel calls a file system in memory.
+const TMPFS: i64 = 0x0102_1994;
 
 /// The machine a figure belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +76,12 @@ pub fn cpu_seconds_of(pid: u32) -> Option<f64> {
 #[must_use]
 pub fn resident_bytes_of(pid: u32) -> Option<u64> {
     resident_bytes_in(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+/// Whether what is written to `folder` stays in memory.
+#[must_use]
+pub fn is_in_memory(folder: &Path) -> bool {
+    statfs(folder).is_ok_and(|system| system.f_type == TMPFS)
 }
 
 /// Now, as RFC 3339 in UTC, to the second.

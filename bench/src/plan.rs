@@ -1,6 +1,6 @@
 //! What one run does, after the command line has been checked: everything a report must repeat.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,10 @@ pub enum Workload {
     Connections,
     /// Latency on a fast topic while a reliable one takes all it can, on the same sessions.
     Mixed,
+    /// How many messages per second are acknowledged once they are on disk.
+    Durable,
+    /// How fast a server that starts again serves what it has on disk.
+    Replay,
 }
 
 /// Which promise a topic makes.
@@ -87,6 +91,13 @@ pub struct Plan {
     pub embedded: Option<Embedded>,
     /// Threads that run subscribers; publishers have one more.
     pub subscriber_threads: usize,
+    /// Messages of each publisher of `durable` and `replay` that may wait for their acknowledgement; 1: it publishes
+    /// one and waits. `None` elsewhere.
+    pub unacked_max: Option<u64>,
+    /// Where `durable` and `replay` make the directory of their log; `None`: where temporary files are.
+    pub dir: Option<PathBuf>,
+    /// What `replay` writes before it starts again, headers included.
+    pub fill_bytes: Option<u64>,
     /// The one core that everything runs on, if it is pinned.
     pub pin: Option<usize>,
 }
@@ -116,17 +127,25 @@ pub(crate) enum Pace {
 pub(crate) struct Flow {
     pub(crate) name: &'static str,
     pub(crate) reliable: bool,
+    /// Whether it is kept on disk.
+    pub(crate) durable: bool,
     pub(crate) pace: Pace,
 }
 
 impl Plan {
     /// What flows in this run: one channel, for `mixed` both.
     pub(crate) fn flows(&self) -> Vec<Flow> {
-        let flow = |reliable, pace| Flow { name: if reliable { "reliable" } else { "fast" }, reliable, pace };
+        let flow = |reliable, pace| {
+            let name = if reliable { "reliable" } else { "fast" };
+            Flow { name, reliable, durable: false, pace }
+        };
         let rate = self.rate.unwrap_or(1);
         match self.workload {
             Workload::Mixed => vec![flow(true, Pace::FlatOut), flow(false, Pace::OpenLoop(rate))],
             Workload::Latency => vec![flow(self.channel == ChannelKind::Reliable, Pace::OpenLoop(rate))],
+            Workload::Durable | Workload::Replay => {
+                vec![Flow { name: "durable", reliable: true, durable: true, pace: Pace::FlatOut }]
+            }
             Workload::Throughput | Workload::Fanout | Workload::Roundtrip | Workload::Connections => {
                 vec![flow(
                     self.channel == ChannelKind::Reliable,
@@ -161,6 +180,13 @@ impl Plan {
             (Workload::Roundtrip, 1) => "one session".to_owned(),
             (Workload::Roundtrip, _) => "two sessions".to_owned(),
             (Workload::Connections, _) => format!("{} subscribers", self.subscribers),
+            (Workload::Durable, _) => {
+                let window = self.unacked_max.unwrap_or_default();
+                format!("{} publishers, window {window}", self.publishers)
+            }
+            (Workload::Replay, _) => {
+                format!("log of {} MiB", self.fill_bytes.unwrap_or_default() >> 20)
+            }
             _ => format!("{} → {}", self.publishers, self.subscribers),
         };
         let size = match self.workload {
@@ -180,7 +206,11 @@ impl Plan {
 impl Flow {
     /// The specification of the flow's topics.
     pub(crate) fn topic_spec(self) -> TopicSpec {
-        if self.reliable { TopicSpec::reliable() } else { TopicSpec::fast() }
+        match (self.durable, self.reliable) {
+            (true, _) => TopicSpec::durable(),
+            (_, true) => TopicSpec::reliable(),
+            _ => TopicSpec::fast(),
+        }
     }
 
     pub(crate) fn is_timed(self) -> bool {
@@ -197,6 +227,8 @@ impl fmt::Display for Workload {
             Self::Fanout => "fanout",
             Self::Connections => "connections",
             Self::Mixed => "mixed",
+            Self::Durable => "durable",
+            Self::Replay => "replay",
         })
     }
 }

@@ -61,6 +61,8 @@ pub struct Results {
     pub timeline: Vec<Interval>,
     /// What `connections` found out.
     pub connections: Option<ConnectionFigures>,
+    /// What `replay` found out about the new start.
+    pub replay: Option<ReplayFigures>,
 }
 
 /// A piece of the window.
@@ -89,6 +91,17 @@ pub struct ConnectionFigures {
     pub server_bytes_per_connection: Option<f64>,
     /// CPU of the server while all of them are idle, in percent of one core.
     pub idle_cpu_percent: Option<f64>,
+}
+
+/// What `replay` found out about the new start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReplayFigures {
+    /// Messages in the log, with their headers.
+    pub log_bytes: u64,
+    /// From the new start until it listens.
+    pub opened_seconds: f64,
+    /// From the end of the old server until a subscriber has the first message.
+    pub served_seconds: f64,
 }
 
 impl Report {
@@ -177,6 +190,24 @@ const MESSAGE_ROWS: &[Row] = &[
     Row { name: "publisher behind at worst", value: |r| r.behind_us_max, written: |n| format!("{n:.0} µs") },
 ];
 
+const DURABLE_ROWS: &[Row] = &[
+    Row { name: "acknowledged", value: |r| Some(r.deliveries_per_second), written: per_second },
+    Row { name: "payload", value: |r| Some(r.megabytes_per_second), written: |n| format!("{n:.1} MB/s") },
+    Row { name: "CPU", value: |r| r.cpu_seconds_per_million, written: |n| format!("{n:.3} s per million") },
+    Row { name: "sent", value: |r| Some(r.sent as f64), written: grouped },
+    Row { name: "read back after a new start", value: |r| Some(r.delivered as f64), written: grouped },
+];
+
+const REPLAY_ROWS: &[Row] = &[
+    Row {
+        name: "log",
+        value: |r| Some(r.replay?.log_bytes as f64),
+        written: |bytes| format!("{:.0} MiB", bytes / f64::from(1 << 20)),
+    },
+    Row { name: "listens after", value: |r| Some(r.replay?.opened_seconds), written: seconds },
+    Row { name: "first message after", value: |r| Some(r.replay?.served_seconds), written: seconds },
+];
+
 const SUBSCRIBER_ROWS: &[Row] = &[
     Row { name: "slowest subscriber", value: |r| Some(r.subscribers?.slowest), written: per_second },
     Row { name: "median subscriber", value: |r| Some(r.subscribers?.median), written: per_second },
@@ -186,6 +217,8 @@ const SUBSCRIBER_ROWS: &[Row] = &[
 fn figures(plan: &Plan, runs: &[&Results]) -> Table {
     let rows = match plan.workload {
         Workload::Connections => vec![CONNECTION_ROWS],
+        Workload::Durable => vec![DURABLE_ROWS],
+        Workload::Replay => vec![REPLAY_ROWS, MESSAGE_ROWS],
         _ if plan.subscribers > 1 => vec![MESSAGE_ROWS, SUBSCRIBER_ROWS],
         _ => vec![MESSAGE_ROWS],
     };
@@ -226,7 +259,11 @@ fn latencies(plan: &Plan, runs: &[&Results]) -> String {
         let values: Vec<f64> = all.iter().map(|summary| figure(summary)).collect();
         (name, Spread::of(&values).expect("there is a run with latencies"))
     });
-    let start = if plan.workload == Workload::Roundtrip { "round trip, µs" } else { "from due, µs" };
+    let start = match plan.workload {
+        Workload::Roundtrip => "round trip, µs",
+        Workload::Durable => "until acknowledged, µs",
+        _ => "from due, µs",
+    };
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([start].into_iter().chain(columns.map(|(name, _)| name)));
@@ -250,6 +287,10 @@ fn latencies(plan: &Plan, runs: &[&Results]) -> String {
 
 fn right(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+fn seconds(number: f64) -> String {
+    format!("{number:.3} s")
 }
 
 fn per_second(number: f64) -> String {

@@ -77,9 +77,10 @@ pub(crate) async fn run(
         async move { Loop::open(&plan, flow, io_policy, &connector).await?.run(&plan, &connector).await }
     };
     bar.set_message("measuring");
+    // The loop takes its time from when it is connected: it is never home before this, however late this thread runs.
+    let until = Instant::now() + plan.warmup + plan.window;
     crews.start("bench-client".to_owned(), looping)?;
-    // The loop takes its time from when it is connected: it is never home before this.
-    crews.watch(Instant::now() + plan.warmup + plan.window, bar).await?;
+    crews.watch(until, bar).await?;
     let looped = crews.all("the client to settle its books").await?.pop();
     Ok(results(plan, flow, &looped.context("there is one client")?))
 }

@@ -11,6 +11,7 @@ use crate::{
     clock::now_ns,
     connections,
     crew::{Crews, PATIENCE},
+    durable,
     ledger::Closed,
     machine::{Pinned, cpu_seconds},
     plan::{Flow, Pace, Plan, Workload},
@@ -64,8 +65,10 @@ pub async fn measure_showing(args: &RunArgs, bar: &ProgressBar) -> anyhow::Resul
 }
 
 async fn results_of(plan: &Plan, args: &RunArgs, bar: &ProgressBar) -> anyhow::Result<Vec<Results>> {
-    if plan.workload == Workload::Connections {
-        return Ok(vec![connections::run(plan, args, bar).await?]);
+    match plan.workload {
+        Workload::Connections => return Ok(vec![connections::run(plan, args, bar).await?]),
+        Workload::Durable | Workload::Replay => return Ok(vec![durable::run(plan, args, bar).await?]),
+        _ => {}
     }
     let stage = Stage::build(plan, args.access()?).await?;
     let results = match plan.workload {
@@ -100,7 +103,7 @@ struct Sample {
 }
 
 /// The window as it came out.
-struct Window {
+pub(crate) struct Window {
     before: Reading,
     after: Reading,
     samples: Vec<Sample>,
@@ -144,10 +147,11 @@ async fn flows(plan: &Plan, stage: &Stage, bar: &ProgressBar) -> anyhow::Result<
     results(plan, &flows, &window, &published, received)
 }
 
-async fn watch_window(
+/// Starts the clients, lets them warm up, and reads all counters while the window lasts.
+pub(crate) async fn watch_window<T: Send + 'static>(
     plan: &Plan,
     shared: &Shared,
-    crews: &mut Crews<Outcome>,
+    crews: &mut Crews<T>,
     bar: &ProgressBar,
 ) -> anyhow::Result<Window> {
     let flows = plan.flows().len();
@@ -196,13 +200,21 @@ impl Sample {
 }
 
 impl Window {
+    pub(crate) fn length(&self) -> Duration {
+        self.after.at - self.before.at
+    }
+
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        self.after.cpu_seconds - self.before.cpu_seconds
+    }
+
     /// Deliveries of `flow` within the window, by subscriber.
-    fn deliveries(&self, flow: usize) -> Vec<u64> {
+    pub(crate) fn deliveries(&self, flow: usize) -> Vec<u64> {
         let counts = self.after.received[flow].iter().zip(&self.before.received[flow]);
         counts.map(|(after, before)| after - before).collect()
     }
 
-    fn timeline(&self, flow: usize, course: &Course) -> Vec<Interval> {
+    pub(crate) fn timeline(&self, flow: usize, course: &Course) -> Vec<Interval> {
         let (mut at, mut slices) = (self.before.at, 0);
         let mut received: u64 = self.before.received[flow].iter().sum();
         let interval = |sample: &Sample| {
@@ -235,8 +247,7 @@ fn results(
     ensure!(books.iter().all(|books| books.len() == plan.subscribers), "a subscriber is missing");
     let nothing = Course::default();
     let results = flows.iter().enumerate().map(|(index, flow)| {
-        let mut results =
-            counted(plan, flow.name, window.after.at - window.before.at, &window.deliveries(index));
+        let mut results = counted(plan, flow.name, window.length(), &window.deliveries(index));
         results.add_books(published.sent[index].iter().sum(), &books[index]);
         results.timeline = window.timeline(index, if flow.is_timed() { &course } else { &nothing });
         if flow.is_timed() {
@@ -247,8 +258,7 @@ fn results(
     });
     let mut results: Vec<Results> = results.collect();
     let deliveries: f64 = results.iter().map(|flow| flow.deliveries_per_second * flow.window_seconds).sum();
-    let cpu_seconds = window.after.cpu_seconds - window.before.cpu_seconds;
-    results[0].cpu_seconds_per_million = (deliveries > 0.0).then(|| cpu_seconds * 1e6 / deliveries);
+    results[0].cpu_seconds_per_million = (deliveries > 0.0).then(|| window.cpu_seconds() * 1e6 / deliveries);
     Ok(results)
 }
 

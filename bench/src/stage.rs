@@ -65,29 +65,41 @@ enum Way {
 impl Stage {
     /// Starts an embedded server, or finds the one elsewhere, and declares the run's topics there.
     pub(crate) async fn build(plan: &Plan, access: Access) -> anyhow::Result<Self> {
-        let (way, embedded) = match (&plan.server, plan.transport) {
-            (Some(server), _) => (Way::Remote(Box::new(remote(server.clone(), plan, access)?)), None),
-            (None, TransportKind::Local) => {
+        let (way, embedded) = match &plan.server {
+            Some(server) => (Way::Remote(Box::new(remote(server.clone(), plan, access)?)), None),
+            None => {
                 let engine = engine(plan, access.io_policy)?;
-                (Way::Local(engine.clone()), Some((engine, None)))
-            }
-            (None, TransportKind::Tcp | TransportKind::Quic | TransportKind::Both) => {
-                let engine = engine(plan, access.io_policy)?;
-                let listening = listen(&engine, access.plain).await?;
-                let access = Access { fingerprint: listening.fingerprint(), ..access };
-                let options = remote(listening.addr().to_string(), plan, access)?;
-                (Way::Remote(Box::new(options)), Some((engine, Some(listening))))
+                let (way, listening) = serve(&engine, plan, access).await?;
+                (way, Some((engine, listening)))
             }
         };
-        let Plan { topics, payload_bytes, transport, .. } = *plan;
-        let connector =
-            Connector { way, base: fresh_name(), topics, payload_bytes, flows: plan.flows(), transport };
+        let connector = Connector::new(way, fresh_name(), plan);
         connector.declare().await?;
         Ok(Self { connector, embedded })
     }
 
     pub(crate) fn connector(&self) -> Connector {
         self.connector.clone()
+    }
+
+    /// Ends an embedded server and starts another one on the same data directory, with the topics it finds there; and
+    /// how long that one took until it listened.
+    pub(crate) async fn reopen(self, plan: &Plan, access: Access) -> anyhow::Result<(Self, Duration)> {
+        let base = self.connector.base.clone();
+        self.close().await;
+        let until = Instant::now() + SETTLE;
+        let (started, engine) = loop {
+            let started = Instant::now();
+            match engine(plan, access.io_policy) {
+                Ok(engine) => break (started, engine),
+                // The last task of the old one may still hold its log.
+                Err(_) if Instant::now() < until => sleep(Duration::from_millis(1)).await,
+                Err(error) => return Err(error),
+            }
+        };
+        let (way, listening) = serve(&engine, plan, access).await?;
+        let opened = started.elapsed();
+        Ok((Self { connector: Connector::new(way, base, plan), embedded: Some((engine, listening)) }, opened))
     }
 
     /// Ends an embedded server.
@@ -99,6 +111,11 @@ impl Stage {
 }
 
 impl Connector {
+    fn new(way: Way, base: String, plan: &Plan) -> Self {
+        let Plan { topics, payload_bytes, transport, .. } = *plan;
+        Self { way, base, topics, payload_bytes, flows: plan.flows(), transport }
+    }
+
     /// Number `topic` of the topics of `flow`.
     pub(crate) fn topic(&self, flow: Flow, topic: usize) -> String {
         format!("{}/{}/{topic}", self.base, flow.name)
@@ -187,10 +204,22 @@ fn engine(plan: &Plan, io_policy: IoPolicy) -> anyhow::Result<Engine> {
     "twinlane bench".clone_into(&mut config.name);
     config.io_threads = plan.embedded.as_ref().map_or(1, |embedded| embedded.io_threads);
     config.io_policy = io_policy;
+    config.data_dir = plan.dir.clone();
     let limits = &mut config.limits;
     limits.connections_max = limits.connections_max.max(2 * (plan.publishers + plan.subscribers) + 16);
     limits.publishers_per_session_max = limits.publishers_per_session_max.max(plan.topics + 16);
     Engine::new(config).context("cannot start the embedded server")
+}
+
+/// Listens where the run's sessions do not share the process, and how they get there.
+async fn serve(engine: &Engine, plan: &Plan, access: Access) -> anyhow::Result<(Way, Option<Listening>)> {
+    if plan.transport == TransportKind::Local {
+        return Ok((Way::Local(engine.clone()), None));
+    }
+    let listening = listen(engine, access.plain).await?;
+    let access = Access { fingerprint: listening.fingerprint(), ..access };
+    let options = remote(listening.addr().to_string(), plan, access)?;
+    Ok((Way::Remote(Box::new(options)), Some(listening)))
 }
 
 async fn listen(engine: &Engine, plain: bool) -> anyhow::Result<Listening> {

@@ -144,6 +144,33 @@ async fn a_fan_out_delivers_to_every_subscriber() {
 }
 
 #[tokio::test]
+async fn what_was_acknowledged_on_disk_is_there_after_a_new_start() {
+    for line in [
+        "durable --window 1 --publishers 3",
+        "durable --window 64 --publishers 2 --size 100",
+        "durable --transport local",
+    ] {
+        let results = results(line).await;
+        assert!(results.deliveries_per_second > 0.0, "{line}");
+        assert_eq!(results.latency.is_some(), line.contains("--window 1 "), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_is_replayed_whole_by_a_server_that_starts_again() {
+    for line in ["replay --fill 2MiB", "replay --fill 2MiB --size 64 --publishers 2 --transport local"] {
+        let args = RunArgs::from_line(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        let report = measure(&args).await.unwrap_or_else(|error| panic!("{line}: {error:?}"));
+        let results = &report.results[0];
+        let replay = results.replay.expect(line);
+        assert!(replay.log_bytes >= 2 << 20, "{line}: {replay:?}");
+        assert!(replay.opened_seconds <= replay.served_seconds, "{line}: {replay:?}");
+        assert_eq!((results.delivered, results.lost), (results.sent, 0), "{line}");
+        assert!(table(&[report]).contains("first message after"), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn a_report_means_the_same_after_a_trip_through_json() {
     let report = report("mixed --rate 1k --transport local").await;
     assert_eq!(report.configuration.channel, ChannelKind::Both);

@@ -17,14 +17,17 @@ use crate::{
 };
 
 use Bound::{AtLeast, AtMost};
-use Metric::{Bytes, Cpu, P50, P99, Rate};
+use Metric::{Bytes, Cpu, Lost, P50, P99, Rate};
 use Workload::{
-    Fanout16, Fanout100, Fanout1000, Idle, Oneway1k, Oneway10k, Oneway100k, Roundtrip, RoundtripPinned,
-    Throughput,
+    Durable, Fanout16, Fanout100, Fanout1000, Idle, Oneway1k, Oneway10k, Oneway100k, Roundtrip,
+    RoundtripPinned, Throughput,
 };
 
 /// Everything that goes through a server of its own.
 const BROKERED: &[&str] = &["nats-lean", "nats", "redis", "mosquitto", "zeromq-proxy", "zenoh-router"];
+
+/// What keeps messages without waiting for the disk.
+const UNSYNCED: &[&str] = &["jetstream", "jetstream-16384"];
 
 /// The limit of a hop.
 const RELAY: &[&str] = &["tcp-relay"];
@@ -46,6 +49,7 @@ enum Metric {
     P99,
     Cpu,
     Bytes,
+    Lost,
 }
 
 /// What the ratio must be; without a rival, what the figure itself must be.
@@ -118,16 +122,32 @@ static CHECKS: &[Check] = &[
     check("P6", "one way, 100 k/s, p99", P99, ("twinlane", Oneway100k), RELAY, AtMost(2.0)),
     check("P7", "in process, 1 → 1", Rate, ("twinlane-local", Throughput), &["aeron-ipc"], AtLeast(1.0)),
     check("P7", "in process, 1 → 16", Rate, ("twinlane-local", Fanout16), &["tokio-broadcast"], AtLeast(8.0)),
+    check("P9", "durable, TLS, unsynced rival", Rate, ("twinlane-durable", Durable), UNSYNCED, AtLeast(4.0)),
+    check(
+        "P9",
+        "durable, raw groups of 1,024",
+        Rate,
+        ("twinlane-durable", Durable),
+        &["raw-fdatasync"],
+        AtLeast(0.25),
+    ),
+    check("P9", "both windows 1,024", Rate, ("twinlane-durable-1024", Durable), &["jetstream"], AtLeast(4.0)),
+    check(
+        "P9",
+        "window and groups of 1,024",
+        Rate,
+        ("twinlane-durable-1024", Durable),
+        &["raw-fdatasync"],
+        AtLeast(0.25),
+    ),
+    check("P9", "lost when killed", Lost, ("twinlane-durable", Durable), &[], AtMost(0.0)),
     check("P10", "bytes per idle TLS connection", Bytes, ("twinlane", Idle), &[], AtMost(16_384.0)),
     check("P10", "bytes per idle QUIC connection", Bytes, ("twinlane-fast", Idle), &[], AtMost(32_768.0)),
     check("P12", "CPU s per million at P1", Cpu, ("twinlane", Throughput), &["nats-lean"], AtMost(0.5)),
 ];
 
 /// Bars that another program measures.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("P9", "durable publish: not here, it needs a disk log and its own rivals"),
-    ("P11", "under loss: not here, it needs an emulated link"),
-];
+const ELSEWHERE: &[(&str, &str)] = &[("P11", "under loss: not here, it needs an emulated link")];
 
 /// One judged line.
 #[derive(Clone, Debug, Serialize)]
@@ -215,6 +235,7 @@ impl Metric {
             P99 => figures.latency.map(|latency| latency.p99_us),
             Cpu => figures.cpu_seconds_per_million,
             Bytes => figures.bytes_per_connection,
+            Lost => Some(figures.lost as f64),
         }
     }
 }

@@ -59,9 +59,9 @@ pub struct Amount {
     /// Before that window.
     #[arg(long, default_value = "0.5s", value_parser = seconds)]
     pub(crate) warmup: Duration,
-    /// Bytes of every payload.
-    #[arg(long, default_value_t = 64, value_parser = payload_bytes)]
-    pub(crate) payload: usize,
+    /// Bytes of every payload [default: 64; of `durable` 256]
+    #[arg(long, value_parser = payload_bytes)]
+    pub(crate) payload: Option<usize>,
     /// How the publisher of an open loop waits for the next due instant.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) wait: Wait,
@@ -120,7 +120,7 @@ impl Amount {
     pub fn plan(&self, workload: Workload, rate: Option<u64>) -> Plan {
         Plan {
             workload,
-            payload_bytes: self.payload,
+            payload_bytes: self.payload.unwrap_or_else(|| workload.payload_bytes()),
             warmup: self.warmup,
             window: self.duration,
             rate,

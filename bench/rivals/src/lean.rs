@@ -100,7 +100,7 @@ impl Protocol for Unframed {
 }
 
 /// Connects and introduces itself.
-fn connected(port: u16, protocol: &mut impl Connect, role: Role) -> Result<TcpStream> {
+pub(crate) fn connected(port: u16, protocol: &mut impl Connect, role: Role) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(loopback(port)).context("cannot connect to the server")?;
     stream.set_nodelay(true)?;
     // A server that says nothing must not hang the harness.

@@ -13,6 +13,7 @@ pub mod measure;
 pub mod process;
 pub mod series;
 pub mod setup;
+pub mod store;
 pub mod system;
 pub mod systems;
 pub mod table;

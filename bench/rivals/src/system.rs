@@ -162,7 +162,7 @@ impl<S: System> AnySystem for S {
     }
 
     fn takes_part(&self, workload: measure::Workload) -> bool {
-        System::takes_part(self, workload)
+        workload != measure::Workload::Durable && System::takes_part(self, workload)
     }
 
     fn measure(&self, plan: &Plan, setup: &Setup) -> Result<Figures> {

@@ -7,11 +7,13 @@ use crate::{
     series::{Series, Summary},
 };
 
-/// The raw limit of everything that goes through a server.
-pub const LIMIT: &str = "tcp-relay";
-
-/// What the others are compared with.
-pub const OURS: &str = "twinlane";
+/// The raw limit of a workload, and ours: what the others are compared with.
+const fn compared_with(workload: Workload) -> (&'static str, &'static str) {
+    match workload {
+        Workload::Durable => ("raw-fdatasync", "twinlane-durable"),
+        _ => ("tcp-relay", "twinlane"),
+    }
+}
 
 /// One table per workload.
 #[must_use]
@@ -43,7 +45,8 @@ fn table(workload: Workload, all: &[&Series]) -> Table {
         let series = all.iter().find(|series| series.system == system)?;
         series.summary(|run| run.headline(workload)).map(|summary| summary.median)
     };
-    let (limit, ours) = (median(LIMIT), median(OURS));
+    let (limit, ours) = compared_with(workload);
+    let (limit, ours) = (median(limit), median(ours));
     for series in all {
         table.add_row(row(series, workload, limit, ours));
     }

@@ -1,4 +1,5 @@
-//! Every system that is installed carries messages: one short flow and one short round trip each, no figures.
+//! Every system that is installed carries messages: one short flow and one short round trip each, no
+//! figures; every store keeps them.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -24,7 +25,7 @@ fn a_setup() -> Setup {
 fn short(workload: Workload) -> Plan {
     Plan {
         workload,
-        payload_bytes: 64,
+        payload_bytes: workload.payload_bytes(),
         warmup: Duration::from_millis(50),
         window: Duration::from_millis(200),
         rate: workload.headline().1.then_some(20_000),
@@ -61,6 +62,16 @@ fn every_installed_system_delivers_what_was_sent() {
 fn every_installed_system_brings_a_message_back_to_its_sender() {
     try_all(Workload::Roundtrip, |system, figures| {
         assert!(figures.latency.is_some(), "nothing came back from {}", system.name());
+    });
+}
+
+#[test]
+fn every_installed_store_has_after_a_kill_what_it_acknowledged() {
+    try_all(Workload::Durable, |system, figures| {
+        assert!(figures.delivered > 0, "{} kept nothing", system.name());
+        // JetStream acknowledges what it has not written yet.
+        let may_lose = system.name().starts_with("jetstream");
+        assert!(may_lose || figures.lost == 0, "{} lost {}", system.name(), figures.lost);
     });
 }
 

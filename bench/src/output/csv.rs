@@ -51,6 +51,8 @@ const CONFIGURATION: &[Column] = &[
     ("io_policy", |report, _| some(report.configuration.embedded.as_ref().map(|own| &own.io_policy))),
     ("subscriber_threads", |report, _| report.configuration.subscriber_threads.to_string()),
     ("pin", |report, _| some(report.configuration.pin)),
+    ("unacked_max", |report, _| some(report.configuration.unacked_max)),
+    ("fill_bytes", |report, _| some(report.configuration.fill_bytes)),
 ];
 
 const FIGURES: &[Column] = &[
@@ -75,6 +77,8 @@ const FIGURES: &[Column] = &[
         some(results.connections.and_then(|figures| figures.server_bytes_per_connection))
     }),
     ("idle_cpu_percent", |_, results| some(results.connections.and_then(|figures| figures.idle_cpu_percent))),
+    ("opened_seconds", |_, results| some(results.replay.map(|figures| figures.opened_seconds))),
+    ("served_seconds", |_, results| some(results.replay.map(|figures| figures.served_seconds))),
 ];
 
 const LATENCY: &[Column] = &[

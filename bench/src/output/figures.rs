@@ -69,9 +69,14 @@ pub(crate) const ACCEPTED: Figure = Figure {
 pub(crate) const IDLE_CPU: Figure =
     lower("CPU while idle", Unit::Percent, "", |results| results.connections.as_ref()?.idle_cpu_percent);
 
+pub(crate) const OPENED: Figure =
+    lower("listens after", Unit::Seconds, "", |results| Some(results.replay.as_ref()?.opened_seconds));
+pub(crate) const SERVED: Figure =
+    lower("first message after", Unit::Seconds, "", |results| Some(results.replay.as_ref()?.served_seconds));
+
 /// All of them, in the order they are shown.
-pub(crate) const FIGURES: [&Figure; 10] =
-    [&RATE, &CPU, &P50, &P99, &P999, &MAX, &LOSS, &ACCEPTED, &MEMORY, &IDLE_CPU];
+pub(crate) const FIGURES: [&Figure; 12] =
+    [&RATE, &CPU, &P50, &P99, &P999, &MAX, &LOSS, &ACCEPTED, &MEMORY, &IDLE_CPU, &OPENED, &SERVED];
 
 const fn lower(name: &'static str, unit: Unit, per: &'static str, of: fn(&Results) -> Option<f64>) -> Figure {
     Figure { name, unit, per, higher_is_better: false, of }

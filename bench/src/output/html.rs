@@ -6,8 +6,8 @@ use super::{
     build,
     chart::{Bar, Bars, Line, Lines, Panel, page},
     figures::{
-        ACCEPTED, CPU, FASTEST, Figure, IDLE_CPU, LOSS, MAX, MEDIAN, MEMORY, P50, P99, P999, PER_CORE, RATE,
-        Runs, SLOWEST,
+        ACCEPTED, CPU, FASTEST, Figure, IDLE_CPU, LOSS, MAX, MEDIAN, MEMORY, OPENED, P50, P99, P999,
+        PER_CORE, RATE, Runs, SERVED, SLOWEST,
     },
     machine,
     plots::{Named, axis, latency_over_time, percentiles, rates},
@@ -148,6 +148,14 @@ fn chapter(section: Section, outcomes: &[&Outcome], all: &[Outcome]) -> String {
             percentiles(&middles(outcomes, 0), "Distribution of the middle run").into_iter().collect()
         }
         Section::Mixed => mixed(outcomes, all),
+        Section::Durable => vec![
+            bars(outcomes, &RATE, "Acknowledgements per second"),
+            bars(outcomes, &CPU, "CPU time per message"),
+        ],
+        Section::Replay => vec![
+            bars(outcomes, &RATE, "Messages per second, read from the beginning"),
+            bars(outcomes, &SERVED, "Until the first message"),
+        ],
         Section::Connections => vec![
             bars(outcomes, &MEMORY, "Memory of the server per connection"),
             bars(outcomes, &ACCEPTED, "Connections accepted per second"),
@@ -158,6 +166,8 @@ fn chapter(section: Section, outcomes: &[&Outcome], all: &[Outcome]) -> String {
     html += &match section {
         Section::Topics | Section::Subscribers => growth_table(outcomes),
         Section::Connections => table(outcomes, &[&ACCEPTED, &MEMORY, &IDLE_CPU]),
+        Section::Durable => table(outcomes, &[&P50, &P99, &P999]),
+        Section::Replay => table(outcomes, &[&OPENED, &SERVED]),
         Section::Fanout => table(outcomes, &[&SLOWEST, &MEDIAN, &FASTEST]),
         _ => String::new(),
     };
@@ -372,7 +382,7 @@ mod tests {
         outcomes[0].failures = vec!["lost <7> messages".into(); 3];
         let html = report(&outcomes, "");
         assert!(html.contains("3 of 3 runs failed: lost &lt;7&gt; messages"));
-        assert!(html.contains("1 of 32 presets"));
+        assert!(html.contains(&format!("1 of {} presets", PRESETS.len())));
         assert!(!html.contains("NaN"));
     }
 
@@ -384,7 +394,7 @@ mod tests {
             outcome.failures = vec!["no".into()];
         }
         let html = report(&outcomes, "");
-        assert!(html.contains("32 of 32 presets") && !html.contains("NaN"));
+        assert!(html.contains(&format!("{0} of {0} presets", PRESETS.len())) && !html.contains("NaN"));
     }
 
     #[test]

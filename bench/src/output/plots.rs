@@ -120,6 +120,7 @@ pub(crate) fn axis(name: &str, scale: Scale, unit: Unit) -> Axis {
 fn latency_axis(named: &[Named]) -> &'static str {
     match named.first().map(|one| one.workload) {
         Some(Workload::Roundtrip) => "round trip",
+        Some(Workload::Durable) => "until acknowledged",
         _ => "latency from due",
     }
 }

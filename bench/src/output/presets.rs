@@ -12,6 +12,8 @@ pub(crate) enum Section {
     FastLatency,
     Roundtrip,
     Mixed,
+    Durable,
+    Replay,
     Connections,
     Topics,
     Subscribers,
@@ -31,7 +33,7 @@ const fn preset(section: Section, name: &'static str, line: &'static str) -> Pre
 
 /// All of them.
 #[rustfmt::skip]
-pub(crate) const PRESETS: [Preset; 32] = [
+pub(crate) const PRESETS: [Preset; 37] = [
     preset(Section::Throughput, "reliable, TCP", "throughput --transport tcp"),
     preset(Section::Throughput, "reliable, TCP without TLS", "throughput --transport tcp --plain"),
     preset(Section::Throughput, "reliable, QUIC stream", "throughput --transport quic"),
@@ -52,6 +54,11 @@ pub(crate) const PRESETS: [Preset; 32] = [
     preset(Section::Roundtrip, "fast, QUIC datagrams", "roundtrip --channel fast --transport quic"),
     preset(Section::Roundtrip, "reliable, in process", "roundtrip --transport local"),
     preset(Section::Mixed, "both channels at once", "mixed"),
+    preset(Section::Durable, "publish and wait, 1 publisher", "durable --window 1"),
+    preset(Section::Durable, "publish and wait, 32 publishers", "durable --window 1 --publishers 32"),
+    preset(Section::Durable, "window of 1,024", "durable"),
+    preset(Section::Replay, "64 MiB of 256 B, TCP", "replay --fill 64MiB"),
+    preset(Section::Replay, "64 MiB of 64 B, in process", "replay --fill 64MiB --size 64 --transport local"),
     preset(Section::Connections, "TCP", "connections --transport tcp"),
     preset(Section::Connections, "QUIC", "connections --transport quic"),
     preset(Section::Topics, "1 topic, reliable", "throughput --topics 1"),
@@ -68,13 +75,15 @@ pub(crate) const PRESETS: [Preset; 32] = [
 
 impl Section {
     /// All of them, in the order of the report.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Throughput,
         Self::Fanout,
         Self::ReliableLatency,
         Self::FastLatency,
         Self::Roundtrip,
         Self::Mixed,
+        Self::Durable,
+        Self::Replay,
         Self::Connections,
         Self::Topics,
         Self::Subscribers,
@@ -88,6 +97,8 @@ impl Section {
             Self::FastLatency => "Latency, fast channel",
             Self::Roundtrip => "Round trip",
             Self::Mixed => "Both channels at once",
+            Self::Durable => "Topics on disk",
+            Self::Replay => "Starting again",
             Self::Connections => "Connections",
             Self::Topics => "Cost of more topics",
             Self::Subscribers => "Cost of more subscribers",
@@ -118,6 +129,14 @@ impl Section {
                 "The fast channel carries its fixed rate while the reliable channel takes all it can on the same \
                  sessions: the closer the fast channel's curve is to its curve alone, the less the two disturb each \
                  other."
+            }
+            Self::Durable => {
+                "Every message is acknowledged once it is on disk, and all of them are read back from a server that \
+                 started again; a bar counts acknowledgements."
+            }
+            Self::Replay => {
+                "A log is written, the server starts again, and one subscriber reads everything from the beginning; \
+                 the files are still in the system's memory."
             }
             Self::Connections => {
                 "Every connection has a session and one subscription; memory and CPU are the server's own, measured \

@@ -103,6 +103,9 @@ fn plan() -> Plan {
         server: None,
         embedded: Some(Embedded { io_threads: 1, io_policy: "adaptive".into() }),
         subscriber_threads: 1,
+        unacked_max: None,
+        dir: None,
+        fill_bytes: None,
         pin: None,
     }
 }

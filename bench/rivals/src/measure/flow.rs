@@ -171,7 +171,8 @@ fn settle(shared: &Shared, subscribers: u64) {
     }
 }
 
-fn kill(servers: &[u32]) {
+/// Ends servers whose clients would otherwise block for ever.
+pub(super) fn kill(servers: &[u32]) {
     for pid in servers.iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?)) {
         // It may have ended by itself.
         let _ = kill_process(pid, Signal::KILL);

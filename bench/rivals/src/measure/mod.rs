@@ -18,10 +18,12 @@ use twinlane_bench::stats::Latencies;
 use crate::{
     helpers::pin,
     process::Process,
+    store::Store,
     system::{Setup, System},
 };
 
 mod books;
+mod durable;
 mod flow;
 mod idle;
 mod publish;
@@ -60,6 +62,8 @@ pub enum Workload {
     Oneway100k,
     /// The server's memory for each of 1,000 subscribed connections that do nothing.
     Idle,
+    /// Messages that are acknowledged when they are stored, flat out; then the server is killed and all is read back.
+    Durable,
 }
 
 /// How a workload is driven.
@@ -86,6 +90,7 @@ impl Workload {
             Self::Fanout16 => 16,
             Self::Fanout100 => 100,
             Self::Fanout1000 | Self::Idle => 1_000,
+            Self::Durable => 0,
             _ => 1,
         }
     }
@@ -106,9 +111,16 @@ impl Workload {
     pub fn headline(self) -> (&'static str, bool) {
         match self {
             Self::Idle => ("bytes/connection", false),
+            Self::Durable => ("acked/s", true),
             _ if self.course() == Course::RoundTrip || self.open_loop_rate().is_some() => ("p50 µs", false),
             _ => ("deliveries/s", true),
         }
+    }
+
+    /// Bytes of every payload where nobody says otherwise.
+    #[must_use]
+    pub fn payload_bytes(self) -> usize {
+        if self == Self::Durable { 256 } else { 64 }
     }
 
     /// Its name on the command line.
@@ -168,7 +180,8 @@ impl Quantiles {
 /// What one run found.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Figures {
-    /// Verified messages at all subscribers together, per second of the window; round trips likewise.
+    /// Verified messages at all subscribers together, per second of the window; round trips and acknowledgements
+    /// likewise.
     pub deliveries_per_second: Option<f64>,
     /// One way from the due time, or the round trip.
     pub latency: Option<Quantiles>,
@@ -193,7 +206,7 @@ impl Figures {
     #[must_use]
     pub fn headline(&self, workload: Workload) -> Option<f64> {
         match workload.headline().0 {
-            "deliveries/s" => self.deliveries_per_second,
+            "deliveries/s" | "acked/s" => self.deliveries_per_second,
             "p50 µs" => self.latency.map(|latency| latency.p50_us),
             _ => self.bytes_per_connection,
         }
@@ -206,21 +219,39 @@ impl Figures {
 ///
 /// The system failed, or delivered something that was not sent.
 pub fn run<S: System>(system: &S, plan: &Plan, setup: &Setup) -> Result<Figures> {
+    on_a_thread(system.name(), plan, setup, |setup| measure(system, plan, setup))
+}
+
+/// Runs `plan` once on a store, on threads of its own.
+///
+/// # Errors
+///
+/// The store failed, or has something that was not written.
+pub fn run_store<S: Store>(system: &S, plan: &Plan, setup: &Setup) -> Result<Figures> {
+    on_a_thread(system.name(), plan, setup, |setup| durable::run(system, plan, setup))
+}
+
+/// Runs `course` in a directory of its own. Whatever is pinned is pinned through its thread, and the kernel ends the
+/// server when that is gone.
+fn on_a_thread(
+    name: &str,
+    plan: &Plan,
+    setup: &Setup,
+    course: impl FnOnce(&Setup) -> Result<Figures> + Send,
+) -> Result<Figures> {
     let directory = tempfile::Builder::new().prefix("rivals-").tempdir()?;
-    let subscribers = plan.workload.subscribers();
     let setup = Setup {
         payload_bytes: plan.payload_bytes,
-        subscribers,
+        subscribers: plan.workload.subscribers(),
         directory: directory.path().to_owned(),
         ..setup.clone()
     };
-    // Whatever is pinned is pinned through this thread, and the kernel ends the server when it is gone.
     thread::scope(|scope| {
         let measuring = thread::Builder::new().name("measuring".to_owned());
-        let measuring = measuring.spawn_scoped(scope, || measure(system, plan, &setup))?;
+        let measuring = measuring.spawn_scoped(scope, || course(&setup))?;
         measuring.join().map_err(|_| anyhow!("a run panicked"))?
     })
-    .with_context(|| format!("{}, {}", system.name(), plan.workload.name()))
+    .with_context(|| format!("{name}, {}", plan.workload.name()))
 }
 
 fn measure<S: System>(system: &S, plan: &Plan, setup: &Setup) -> Result<Figures> {

@@ -14,6 +14,7 @@
 //!   late joiner is no loss), and never looks at a system's own counters.
 //! - Settings: the system's own recommended defaults. A tuned variant has a name of its own, and README.md says what
 //!   was tuned. A system without flow control names a `window_messages`.
+//! - A system that keeps messages is a [`Store`](crate::store::Store): a file in `stores`.
 //! - A system that cannot run here says in `missing` how to get it. One that needs a heavy client library is behind a
 //!   cargo feature, with `absent` naming it where the feature is off.
 
@@ -22,6 +23,7 @@ mod mosquitto;
 mod nats_lean;
 mod raw;
 mod redis;
+mod stores;
 mod tcp_relay;
 mod twinlane;
 
@@ -53,6 +55,7 @@ pub fn all() -> Vec<Box<dyn AnySystem>> {
     all.extend(nats_lean::systems());
     all.extend(redis::systems());
     all.extend(mosquitto::systems());
+    all.extend(stores::systems());
     #[cfg(feature = "nats")]
     all.extend(nats_async::systems());
     #[cfg(feature = "zeromq")]

@@ -77,11 +77,19 @@ impl System for RedisLean {
 }
 
 /// RESP 2, with the headers of the last message in each direction.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Resp {
+    /// The command that takes a topic and a payload.
+    command: &'static str,
     published: (usize, Vec<u8>),
     received: (usize, Vec<u8>),
     answers: u64,
+}
+
+impl Default for Resp {
+    fn default() -> Self {
+        Self::of("PUBLISH")
+    }
 }
 
 impl Protocol for Resp {
@@ -90,9 +98,9 @@ impl Protocol for Resp {
         let (payload_bytes, header) = &mut self.published;
         if header.is_empty() || *payload_bytes != payload.len() {
             *payload_bytes = payload.len();
-            let topic_bytes = TOPIC.len();
-            *header = format!("*3\r\n$7\r\nPUBLISH\r\n${topic_bytes}\r\n{TOPIC}\r\n${payload_bytes}\r\n")
-                .into_bytes();
+            let (command, command_bytes, topic_bytes) = (self.command, self.command.len(), TOPIC.len());
+            let head = format!("*3\r\n${command_bytes}\r\n{command}\r\n${topic_bytes}\r\n{TOPIC}\r\n");
+            *header = format!("{head}${payload_bytes}\r\n").into_bytes();
         }
         out.extend_from_slice(header);
         out.extend_from_slice(payload);
@@ -133,6 +141,11 @@ impl Protocol for Resp {
 }
 
 impl Resp {
+    /// Payloads go out with `command`.
+    pub(super) fn of(command: &'static str) -> Self {
+        Self { command, published: Default::default(), received: Default::default(), answers: 0 }
+    }
+
     /// Anything but an answer or a message with the known header: how long it is, or 0 if it is a message, whose
     /// header is then known; `None` if it is cut.
     #[cold]

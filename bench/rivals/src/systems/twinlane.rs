@@ -96,10 +96,52 @@ static VARIANTS: &[Variant] = &[
 struct Twinlane(&'static Variant);
 
 /// The server program.
-struct Serving {
+pub(super) struct Serving {
     process: Process,
     port: u16,
     fingerprint: Option<Fingerprint>,
+}
+
+impl Serving {
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+/// Why there is no server program, if there is none.
+pub(super) fn missing(setup: &Setup) -> Option<String> {
+    (!setup.twinlane.is_file())
+        .then(|| format!("no {}: run setup, or name another with --twinlane", setup.twinlane.display()))
+}
+
+/// Starts `twinlane serve` with the topic of the runs, specified by `spec`.
+pub(super) fn serve(setup: &Setup, spec: &str, plain: bool, further: &[String]) -> Result<Serving> {
+    let port = free_port()?;
+    let mut args: Vec<String> = ["serve", "--listen"].map(str::to_owned).into();
+    args.extend([loopback(port).to_string(), "--topic".to_owned(), format!("{TOPIC}={spec}")]);
+    args.extend(["--data-dir".to_owned(), setup.directory.join("twinlane").display().to_string()]);
+    args.extend(plain.then(|| "--plain".to_owned()));
+    args.extend(further.iter().chain(&setup.twinlane_args).cloned());
+    let mut process = Process::start(setup, &setup.twinlane, &args)?;
+    let fingerprint = process.wait_for("its first line", |process| {
+        let log = process.log();
+        if plain { log.contains("connect with").then_some(None) } else { fingerprint_in(&log).map(Some) }
+    })?;
+    Ok(Serving { process, port, fingerprint })
+}
+
+/// Connects a session.
+pub(super) async fn connect(server: &Serving, transports: Transports) -> Result<Session> {
+    let at = loopback(server.port).to_string();
+    let mut options = match server.fingerprint {
+        Some(fingerprint) => ConnectOptions::new(at, Trust::Fingerprint(fingerprint)),
+        None => ConnectOptions::plain(at),
+    };
+    options.transports = transports;
+    // A lost connection is a failed run, not a pause in it.
+    options.reconnect = Reconnect { enabled: false, ..Reconnect::default() };
+    Ok(Session::connect(options).await?)
 }
 
 impl System for Twinlane {
@@ -116,8 +158,7 @@ impl System for Twinlane {
     }
 
     fn missing(&self, setup: &Setup) -> Option<String> {
-        (!setup.twinlane.is_file())
-            .then(|| format!("no {}: run setup, or name another with --twinlane", setup.twinlane.display()))
+        missing(setup)
     }
 
     fn takes_part(&self, workload: Workload) -> bool {
@@ -126,30 +167,18 @@ impl System for Twinlane {
     }
 
     fn start(&self, setup: &Setup) -> Result<Serving> {
-        let port = free_port()?;
-        let channel = if self.0.is_fast { "fast" } else { "reliable" };
-        let mut args: Vec<String> = ["serve", "--listen"].map(str::to_owned).into();
-        args.extend([loopback(port).to_string(), "--topic".to_owned(), format!("{TOPIC}={channel}")]);
-        args.extend(["--data-dir".to_owned(), setup.directory.join("twinlane").display().to_string()]);
-        args.extend(self.0.plain.then(|| "--plain".to_owned()));
+        let mut further: Vec<String> = Vec::new();
         if let Some(policy) = self.0.io_policy {
-            args.extend(["--io-policy", policy].map(str::to_owned));
+            further.extend(["--io-policy", policy].map(str::to_owned));
         }
         if self.0.spins {
-            args.extend(["--io-threads", "1"].map(str::to_owned));
+            further.extend(["--io-threads", "1"].map(str::to_owned));
         }
-        args.extend(setup.twinlane_args.iter().cloned());
-        let mut process = Process::start(setup, &setup.twinlane, &args)?;
-        let plain = self.0.plain;
-        let fingerprint = process.wait_for("its first line", |process| {
-            let log = process.log();
-            if plain { log.contains("connect with").then_some(None) } else { fingerprint_in(&log).map(Some) }
-        })?;
-        Ok(Serving { process, port, fingerprint })
+        serve(setup, if self.0.is_fast { "fast" } else { "reliable" }, self.0.plain, &further)
     }
 
     fn processes(&self, server: &Serving) -> Vec<u32> {
-        vec![server.process.id()]
+        vec![server.id()]
     }
 
     async fn publisher(&self, _: &Setup, server: &Serving) -> Result<Publishing> {
@@ -178,15 +207,7 @@ impl System for Twinlane {
 impl Twinlane {
     /// Connects, and waits until messages travel over the wanted transport.
     async fn session(&self, server: &Serving) -> Result<Session> {
-        let at = loopback(server.port).to_string();
-        let mut options = match server.fingerprint {
-            Some(fingerprint) => ConnectOptions::new(at, Trust::Fingerprint(fingerprint)),
-            None => ConnectOptions::plain(at),
-        };
-        options.transports = self.0.transports;
-        // A lost connection is a failed run, not a pause in it.
-        options.reconnect = Reconnect { enabled: false, ..Reconnect::default() };
-        let session = Session::connect(options).await?;
+        let session = connect(server, self.0.transports).await?;
         let until = Instant::now() + SETTLE;
         while let Err(why) = check_carrier(&session, self.0) {
             ensure!(Instant::now() < until, "{why}");
