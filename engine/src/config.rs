@@ -33,6 +33,7 @@ pub const DEFAULT_PORT: u16 = 4747;
 /// | `io_threads` | 0 | 0 runs connections on the caller's tokio runtime |
 /// | `io_policy` | adaptive | see [`IoPolicy`] |
 /// | `block_timeout` | 5 s | how long one slow subscriber may hold publishers before it is cut off |
+/// | `data_dir` | none | where durable topics are; without it there are none |
 /// | `session_retention` | 10 min | how long a session whose connections died can be resumed |
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -55,6 +56,8 @@ pub struct EngineConfig {
     pub block_timeout: Duration,
     /// How long a disconnected session keeps its publisher streams.
     pub session_retention: Duration,
+    /// The directory that durable topics are kept in: made if it does not exist, used by one engine at a time.
+    pub data_dir: Option<PathBuf>,
 }
 
 impl Default for EngineConfig {
@@ -69,6 +72,7 @@ impl Default for EngineConfig {
             limits: Limits::default(),
             block_timeout: Duration::from_secs(5),
             session_retention: Duration::from_secs(600),
+            data_dir: None,
         }
     }
 }
@@ -88,6 +92,11 @@ impl Default for EngineConfig {
 /// | `fast_payload_bytes_max` | 1 024 | always fits one QUIC datagram |
 /// | `topic_retain_bytes` | 8 MiB | history window of a topic that does not choose |
 /// | `topic_retain_messages` | 1 000 000 | likewise, in messages |
+/// | `durable_retain_bytes` | 1 TiB | likewise, of a topic on disk |
+/// | `durable_retain_messages` | 2^40 | likewise, in messages |
+/// | `log_bytes_max` | 0 | disk for all durable topics together; 0: what the disk has |
+/// | `log_segment_bytes` | 64 MiB | a file of the log; smaller ones suit small disks |
+/// | `last_keys_max` | 65 536 | newest values that one topic keeps by key |
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the table above documents each field")]
@@ -103,6 +112,11 @@ pub struct Limits {
     pub fast_payload_bytes_max: u32,
     pub topic_retain_bytes: u64,
     pub topic_retain_messages: u64,
+    pub durable_retain_bytes: u64,
+    pub durable_retain_messages: u64,
+    pub log_bytes_max: u64,
+    pub log_segment_bytes: u64,
+    pub last_keys_max: usize,
 }
 
 impl Default for Limits {
@@ -119,6 +133,11 @@ impl Default for Limits {
             fast_payload_bytes_max: FAST_PAYLOAD_BYTES_MAX,
             topic_retain_bytes: 8 << 20,
             topic_retain_messages: 1_000_000,
+            durable_retain_bytes: 1 << 40,
+            durable_retain_messages: 1 << 40,
+            log_bytes_max: 0,
+            log_segment_bytes: 64 << 20,
+            last_keys_max: 65_536,
         }
     }
 }
@@ -345,7 +364,9 @@ impl Default for PublisherOptions {
 pub struct SubscribeOptions {
     /// Where in the history to begin; [`Start::New`] by default.
     pub start: Start,
-    /// What happens when this subscriber of a reliable topic does not keep up; [`SlowPolicy::Block`] by default.
+    /// What happens when this subscriber of a reliable topic does not keep up. [`SlowPolicy::Spill`] by default: from a
+    /// durable topic it reads what it missed from disk, later; a topic in memory holds its publishers back, as with
+    /// [`SlowPolicy::Block`].
     pub slow: SlowPolicy,
     /// Declare the topic so on first use; an existing topic must agree. Only for a filter without wildcards.
     pub spec: Option<TopicSpec>,
@@ -362,7 +383,7 @@ impl Default for SubscribeOptions {
     fn default() -> Self {
         Self {
             start: Start::New,
-            slow: SlowPolicy::Block,
+            slow: SlowPolicy::Spill,
             spec: None,
             queue_bytes: 4 << 20,
             ahead_bytes: 512 << 10,

@@ -10,9 +10,10 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::SegQueue;
-use twinlane_ring::{Cursor, Read, Run};
 
 use crate::lock::lock;
+use crate::message::TopicRun;
+use crate::topic_cursor::{TopicCursor, TopicRead};
 
 /// Bytes that the other side still takes. Shared between who reads the cursor and who hears of more.
 pub(crate) struct Credit {
@@ -55,8 +56,8 @@ impl Credit {
 
 /// What a turn of one cursor brought.
 pub(crate) enum Step {
-    Run(Run),
-    /// Frames that were overwritten, or given up by their publisher, before they could be read.
+    Run(TopicRun),
+    /// Frames that cannot be read any more, or were given up by their publisher.
     Missed {
         from: u64,
         to: u64,
@@ -74,7 +75,7 @@ pub(crate) struct Cursors<T> {
 }
 
 struct Slot<T> {
-    cursor: Cursor,
+    cursor: TopicCursor,
     tag: T,
     credit: Option<Arc<Credit>>,
     turn: Arc<Turn>,
@@ -114,7 +115,7 @@ impl<T> Cursors<T> {
     }
 
     /// Adds a cursor; it gets a turn at once. With `credit` it reads only what the other side takes.
-    pub(crate) fn insert(&mut self, cursor: Cursor, tag: T, credit: Option<Arc<Credit>>) -> u32 {
+    pub(crate) fn insert(&mut self, cursor: TopicCursor, tag: T, credit: Option<Arc<Credit>>) -> u32 {
         let key = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             (self.slots.len() - 1) as u32
@@ -143,7 +144,7 @@ impl<T> Cursors<T> {
     }
 
     /// Takes a cursor out with all that is needed to put it into another set.
-    pub(crate) fn take(&mut self, key: u32) -> Option<(Cursor, T, Option<Arc<Credit>>)> {
+    pub(crate) fn take(&mut self, key: u32) -> Option<(TopicCursor, T, Option<Arc<Credit>>)> {
         let slot = self.slots.get_mut(key as usize)?.take()?;
         self.free.push(key);
         self.turns.retain(|turn| *turn != key);
@@ -186,27 +187,19 @@ impl<T> Cursors<T> {
             let available = credit.left(&slot.waker)?;
             allowance = allowance.min(usize::try_from(available).unwrap_or(usize::MAX));
         }
-        loop {
-            match slot.cursor.read(allowance) {
-                Read::Run(run) => {
-                    if let Some(credit) = &slot.credit {
-                        credit.spend(run.bytes().len());
-                    }
-                    self.requeue(key);
-                    return Some(Step::Run(run));
+        let step = match slot.cursor.poll_read(&mut Context::from_waker(&slot.waker), allowance) {
+            Poll::Pending => return None,
+            Poll::Ready(TopicRead::Closed) => return Some(Step::Closed),
+            Poll::Ready(TopicRead::Missed { from, to }) => Step::Missed { from, to },
+            Poll::Ready(TopicRead::Run(run)) => {
+                if let Some(credit) = &slot.credit {
+                    credit.spend(run.bytes().len());
                 }
-                Read::Missed { from, to } => {
-                    self.requeue(key);
-                    return Some(Step::Missed { from, to });
-                }
-                Read::Closed => return Some(Step::Closed),
-                Read::Empty => {
-                    if slot.cursor.poll_readable(&mut Context::from_waker(&slot.waker)).is_pending() {
-                        return None;
-                    }
-                }
+                Step::Run(run)
             }
-        }
+        };
+        self.requeue(key);
+        Some(step)
     }
 
     fn requeue(&mut self, key: u32) {

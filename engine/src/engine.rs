@@ -11,10 +11,13 @@ use twinlane_proto::{Code, TopicSpec};
 use crate::config::{EngineConfig, Limits, ListenOptions};
 use crate::error::{ConfigError, DeclareError};
 use crate::lock::lock;
+use crate::queue::Queues;
 use crate::server::sessions::{ServerSession, Sessions};
 use crate::server::{self, Listening};
-use crate::status::{EngineStatus, TopicStatus};
-use crate::topics::{Topic, Topics, client_topic, parse_name};
+use crate::status::{EngineStatus, LogRow, TopicStatus};
+use crate::storage::{Remembered, Storage, StorageError};
+use crate::topics::ingest::Ingest;
+use crate::topics::{StreamRecord, Topic, Topics, client_topic, parse_name};
 use crate::transport::{IoThreads, ListenError, Listener, Refusal};
 
 /// How long I/O threads may take to end once their connections are closed.
@@ -47,6 +50,7 @@ pub(crate) struct Core {
     pub(crate) config: EngineConfig,
     pub(crate) topics: Arc<Topics>,
     pub(crate) sessions: Sessions,
+    pub(crate) queues: Arc<Queues>,
     started: Instant,
     io: Mutex<Option<Arc<IoThreads>>>,
     listeners: Mutex<Vec<Listener>>,
@@ -56,21 +60,31 @@ pub(crate) struct Core {
 }
 
 impl Engine {
-    /// An engine with the configured topics. Opens no port and starts no thread.
+    /// An engine with the configured topics, and those its data directory remembers. Opens no port; starts no thread
+    /// unless there is a data directory, which it reads first: about a second for each GiB.
     ///
     /// # Errors
     ///
     /// [`ConfigError`] names the field and what it may be.
     pub fn new(config: EngineConfig) -> Result<Self, ConfigError> {
         check(&config)?;
-        let topics = Arc::new(Topics::new(config.limits.clone()));
+        let dir = config.data_dir.clone();
+        let unusable = |source| ConfigError::Storage { dir: dir.clone().unwrap_or_default(), source };
+        let (storage, remembered) = Storage::open(dir.clone(), &config.limits).map_err(unusable)?;
+        let sessions = Sessions::new(config.limits.sessions_max, Arc::clone(&storage.resume_key));
+        let topics = Arc::new(Topics::new(config.limits.clone(), storage));
+        restore(&topics, &sessions, &remembered, &config.topics).map_err(unusable)?;
+        let queues = Queues::new(Arc::clone(&topics), config.session_retention);
+        let restored = queues.restore(&remembered.states);
+        restored.map_err(|why| unusable(StorageError::Group { why: why.to_string() }))?;
         for (name, spec) in &config.topics {
             let declared =
                 client_topic(name).and_then(|name| topics.declare(&name, *spec, "the configuration"));
             declared.map_err(|source| ConfigError::Topic { topic: name.clone(), source })?;
         }
         let core = Core {
-            sessions: Sessions::new(config.limits.sessions_max),
+            sessions,
+            queues,
             topics,
             started: Instant::now(),
             io: Mutex::default(),
@@ -137,6 +151,10 @@ impl Engine {
         if tokio::time::timeout(drain / 2, all_closed).await.is_err() {
             tracing::warn!(?drain, "some connections did not close in time");
         }
+        if let Some(log) = self.core.topics.log().cloned() {
+            // Waits for the disk: not something to do on this thread.
+            let _ = tokio::task::spawn_blocking(move || log.close()).await;
+        }
         lock(&self.core.answering).take().into_iter().flatten().for_each(|answering| answering.abort());
         let io = lock(&self.core.io).take().and_then(Arc::into_inner);
         if let Some(io) = io {
@@ -193,6 +211,7 @@ impl Core {
     /// A session is over for good.
     pub(crate) fn forget_session(&self, session: &ServerSession) {
         self.sessions.remove(session);
+        session.forget();
         self.remove_inbox(&session.name());
     }
 
@@ -221,6 +240,7 @@ impl Core {
         refused.retain(|_, count| *count > 0);
         let topics: Vec<TopicStatus> = self.topics.all().iter().map(|topic| topic.status()).collect();
         let sessions: Vec<_> = self.sessions.all().iter().map(|session| session.row()).collect();
+        let queues = self.queues.rows();
         EngineStatus {
             name: self.config.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -229,10 +249,53 @@ impl Core {
             refused,
             sessions_total: sessions.len() as u64,
             sessions,
+            queues_total: queues.len() as u64,
+            queues,
             topics_total: topics.len() as u64,
+            log: self.topics.log().map(|log| log_row(&log.status())),
             memory_bytes: topics.iter().map(|topic| topic.memory_bytes).sum(),
             topics,
         }
+    }
+}
+
+/// Puts back what an earlier life of the engine left: its durable topics, and publishers that go on where they were.
+fn restore(
+    topics: &Topics,
+    sessions: &Sessions,
+    remembered: &Remembered,
+    configured: &[(String, TopicSpec)],
+) -> Result<(), StorageError> {
+    for topic in &remembered.topics {
+        let restored = topics.restore(topic, configured);
+        restored.map_err(|why| StorageError::Record { topic: topic.id, why: why.to_string() })?;
+    }
+    for stream in &remembered.streams {
+        let (Some(topic), Ok(opened)) = (topics.by_id(stream.topic), StreamRecord::decode(&stream.value))
+        else {
+            // Of a session in the process that is gone: nobody comes back for it.
+            if let Some(topic) = topics.by_id(stream.topic).and_then(|topic| topic.store.clone()) {
+                // A log that takes no more remembers it once more.
+                let _ = topic.log.forget_stream(stream.session, stream.lane);
+            }
+            continue;
+        };
+        let StreamRecord { client, source, seq_base } = opened;
+        sessions.restore(stream.session, &client, Ingest::recovered(topic, source, seq_base, stream));
+    }
+    topics.restore_last_values(&remembered.states);
+    Ok(())
+}
+
+fn log_row(log: &twinlane_log::LogStatus) -> LogRow {
+    LogRow {
+        segments: log.segments as u64,
+        file_bytes: log.file_bytes,
+        batches: log.batches,
+        bytes_written: log.bytes_written,
+        sync_us_max: log.sync_us_max,
+        no_space: log.no_space,
+        failed: log.failed.map(|kind| kind.to_string()),
     }
 }
 

@@ -32,6 +32,14 @@ pub enum ConfigError {
         /// The largest value that works.
         value_max: u64,
     },
+    /// The data directory cannot be used.
+    #[error("data directory {}: {source}", dir.display())]
+    Storage {
+        /// The directory.
+        dir: std::path::PathBuf,
+        /// What is wrong with it, and what to do.
+        source: crate::storage::StorageError,
+    },
     /// No tokio runtime.
     #[error("an engine needs a tokio runtime: create it inside one")]
     NoRuntime,
@@ -95,6 +103,22 @@ pub enum DeclareError {
         /// The limit.
         asked_max: u64,
     },
+    /// A topic on disk needs a directory to be in.
+    #[error(
+        "topic {topic:?} is to be kept on disk, but this engine has no data directory; start it with one (`--data DIR`, `data_dir`) or declare the topic in memory"
+    )]
+    NoStorage {
+        /// The topic.
+        topic: String,
+    },
+    /// The log on disk takes no more.
+    #[error("topic {topic:?} cannot be written to disk: {code}")]
+    Storage {
+        /// The topic.
+        topic: String,
+        /// Why.
+        code: Code,
+    },
     /// The server refused for another reason.
     #[error("the server refused: {message} ({code})")]
     Refused {
@@ -120,7 +144,8 @@ impl DeclareError {
             Self::Reserved { .. } => Code::ReservedName,
             Self::Denied { .. } => Code::DeclareDenied,
             Self::TooMany { .. } | Self::OverLimit { .. } => Code::LimitReached,
-            Self::Refused { code, .. } => *code,
+            Self::NoStorage { .. } => Code::StorageFailed,
+            Self::Refused { code, .. } | Self::Storage { code, .. } => *code,
             Self::Closed { .. } => Code::Closed,
         }
     }
@@ -241,6 +266,34 @@ pub enum RequestError {
     /// The answer is not what it should be.
     #[error("the answer cannot be read: {0}")]
     BadAnswer(String),
+}
+
+/// A job's verdict was not recorded, or perhaps not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettleError {
+    /// The lease is over: the job is somebody else's by now, or done. Nothing changed; do nothing.
+    #[error("the lease is over: somebody else has the job, or it is done")]
+    Stale,
+    /// The connection was lost before the answer came: the job may be done, or handed over again.
+    #[error("the connection was lost before the answer came; the job may be handed over again")]
+    Unknown,
+    /// The server could not record it; the job is handed over again later.
+    #[error("the verdict was refused: {code}")]
+    Refused {
+        /// Why.
+        code: Code,
+    },
+}
+
+/// A worker's place in a queue group is lost for good.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no more jobs: {reason} ({code})")]
+pub struct QueueError {
+    /// The code.
+    pub code: Code,
+    /// In words.
+    pub reason: String,
 }
 
 /// Why a subscription ended.

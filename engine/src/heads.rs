@@ -45,7 +45,12 @@ impl Heads {
         payload_bytes: usize,
         is_awaited: bool,
     ) -> Result<(), FrameError> {
-        let header = MessageHeader { topic, source, seq, time_us: self.clock.now_us(is_awaited) };
+        let header = MessageHeader {
+            topic,
+            source,
+            seq,
+            time_us: self.clock.now_us(is_awaited || options.delay.is_some()),
+        };
         self.optioned.clear();
         if options.is_none() {
             self.plain = encode_plain_head(&header, payload_bytes)?;
@@ -60,12 +65,19 @@ impl Heads {
         options: &MessageOptions<'_>,
         payload_bytes: usize,
     ) -> Result<(), FrameError> {
-        let MessageOptions { key, headers, reply_to, correlation } = *options;
+        let MessageOptions { key, headers, delay, reply_to, correlation } = *options;
         let encoded = if headers.is_empty() { None } else { Some(encode_headers(headers)?) };
         let headers = encoded.as_deref().map(Headers::parse).transpose()?;
-        let options = Options { key, reply_to, correlation, headers, ..Options::default() };
+        // The engine that stores the message makes it a time.
+        let due_us = delay.map(|delay| u64::try_from(delay.as_micros()).unwrap_or(u64::MAX));
+        let options = Options { key, reply_to, correlation, due_us, headers, ..Options::default() };
         encode_message_head(header, &options, payload_bytes, &mut self.optioned)
     }
+}
+
+/// The time of day in microseconds since 1970.
+pub(crate) fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
 /// The time of day, read at most once per burst and kernel tick (1 to 10 ms).
@@ -90,8 +102,7 @@ impl BurstClock {
     fn read(&mut self) {
         // The tick first: a reading may be newer than its tick, never older.
         self.tick = tick();
-        self.read_us =
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+        self.read_us = now_us();
         self.uses = 0;
     }
 }
@@ -112,10 +123,6 @@ fn tick() -> Option<(i64, i64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn now_us() -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64
-    }
 
     #[test]
     fn a_message_somebody_waits_for_is_stamped_exactly() {

@@ -21,7 +21,7 @@
 //!
 //! - [`Engine`]: topics in this process; [`Engine::listen`] opens it to others
 //! - [`Session`]: publish and subscribe, [`local`](Session::local) or [over the network](Session::connect)
-//! - [`Publisher`], [`Subscription`], [`Session::request`], [`Responder`]
+//! - [`Publisher`], [`Subscription`], [`Queue`], [`Session::request`], [`Responder`]
 //!
 //! The library runs on the caller's tokio runtime, reads no environment and installs nothing global.
 #![forbid(unsafe_code)]
@@ -32,22 +32,37 @@ mod cursors;
 mod engine;
 mod error;
 mod events;
+#[cfg(feature = "faults")]
+#[doc(hidden)]
+pub mod faults;
+#[cfg(not(feature = "faults"))]
+mod faults;
 mod heads;
 mod incoming;
+mod job;
 mod link;
 mod local_source;
 mod lock;
 mod message;
+mod outcomes;
 mod publisher;
+mod queue;
+mod random;
 mod request;
 mod seq_window;
 mod server;
 mod session;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
 mod status;
+mod storage;
 mod subscription;
+mod topic_cursor;
 mod topics;
 mod tracker;
 mod transport;
+mod worker;
 
 pub use config::{
     Auth, ConnectOptions, DEFAULT_PORT, EngineConfig, Limits, ListenOptions, ParseTokenHashError,
@@ -55,22 +70,27 @@ pub use config::{
 };
 pub use engine::Engine;
 pub use error::{
-    ConfigError, DeclareError, EndReason, OpenError, PublishError, RequestError, TryPublishError,
+    ConfigError, DeclareError, EndReason, OpenError, PublishError, QueueError, RequestError, SettleError,
+    TryPublishError,
 };
 pub use events::{SessionEvent, SessionEvents};
+pub use job::Job;
 pub use message::{Batch, Delivery, DeliveryRef, Gap, Message, MessageView, Missing};
 pub use publisher::{Ack, BatchAck, Flushed, MessageOptions, Publisher};
 pub use request::{Request, Responder};
 pub use server::Listening;
 pub use session::Session;
 pub use status::{
-    EngineStatus, SessionRow, SessionStatus, SubscriberRow, SubscriptionStats, TopicStatus, UdpPath,
+    EngineStatus, LogRow, QueueRow, SessionRow, SessionStatus, SubscriberRow, SubscriptionStats, TopicStatus,
+    UdpPath,
 };
+pub use storage::StorageError;
 pub use subscription::Subscription;
 pub use transport::{
     ConnectError, Fingerprint, FingerprintParseError, Identity, IoPolicy, IoPolicyParseError, ListenError,
     Trust,
 };
 pub use twinlane_proto::control::{GapCause, Level, Outcome, SlowPolicy, Start};
-pub use twinlane_proto::topic::{Channel, Filter, Mode, NameError, TopicName, TopicSpec};
+pub use twinlane_proto::topic::{Channel, Filter, Last, Mode, NameError, Storage, TopicName, TopicSpec};
 pub use twinlane_proto::{Code, frame::Headers};
+pub use worker::{Queue, QueueOptions, QueueSettings};

@@ -5,14 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
-use twinlane_proto::{Code, Filter};
+use twinlane_proto::Filter;
 
 use crate::config::SubscribeOptions;
 use crate::cursors::{Cursors, Step};
 use crate::error::{EndReason, OpenError};
 use crate::incoming::Incoming;
 use crate::lock::lock;
-use crate::message::RunBytes;
 use crate::session::Local;
 use crate::topics::{Miss, Subscribed, Subscriber, Topic, Watch};
 
@@ -88,16 +87,15 @@ impl LocalSource {
                         topic,
                         first,
                         frames,
-                        bytes: RunBytes::Pinned(run),
+                        bytes: run.into_bytes(),
                     }));
                 }
-                Step::Missed { from, to } => match seat.topic.missed(&seat.subscriber, to - from) {
+                Step::Missed { from, to } => match seat.topic.missed(&seat.subscriber, to, to - from) {
                     Miss::Skip(cause) => {
                         return Poll::Ready(Some(Incoming::Skipped { topic, from, to, cause }));
                     }
-                    Miss::CutOff => {
-                        let reason = format!("too slow for {}: missed from offset {from}", topic.name);
-                        self.end = Some(EndReason { code: Code::SlowConsumer, reason });
+                    Miss::End(code, reason) => {
+                        self.end = Some(EndReason { code, reason });
                         return Poll::Ready(None);
                     }
                 },

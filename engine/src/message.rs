@@ -152,6 +152,11 @@ impl Message {
         self.parsed().options().unwrap_or_default()
     }
 
+    /// The same message as one of `topic`, at `offset`.
+    pub(crate) fn on(self, topic: Arc<TopicMeta>, offset: u64) -> Self {
+        Self { topic, offset, ..self }
+    }
+
     fn parsed(&self) -> MessageRef<'_> {
         MessageRef::parse(&self.frame).expect("a frame was checked before it became a message")
     }
@@ -306,6 +311,43 @@ impl std::ops::Deref for RunBytes {
             Self::Pinned(run) => run.bytes(),
             Self::Own(bytes) => bytes,
         }
+    }
+}
+
+/// Frames of one topic, back to back, with dense offsets: as a cursor found them in the ring or in the log.
+#[derive(Debug)]
+pub(crate) struct TopicRun {
+    first_offset: u64,
+    frames: usize,
+    bytes: RunBytes,
+}
+
+impl TopicRun {
+    pub(crate) fn read_back(first_offset: u64, frames: usize, bytes: Bytes) -> Self {
+        Self { first_offset, frames, bytes: RunBytes::Own(bytes) }
+    }
+
+    pub(crate) fn first_offset(&self) -> u64 {
+        self.first_offset
+    }
+
+    pub(crate) fn frames(&self) -> usize {
+        self.frames
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn into_bytes(self) -> RunBytes {
+        self.bytes
+    }
+}
+
+impl From<Run> for TopicRun {
+    #[inline]
+    fn from(run: Run) -> Self {
+        Self { first_offset: run.first_offset(), frames: run.frames(), bytes: RunBytes::Pinned(run) }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use twinlane_proto::control::TopicRef;
 use twinlane_proto::frame::ReplyTo;
-use twinlane_proto::{Channel, Level, TopicName, TopicSpec};
+use twinlane_proto::{Channel, Code, Level, TopicName, TopicSpec};
 use twinlane_ring::{AppendError, Ring};
 
 use crate::client::Client;
@@ -15,9 +15,10 @@ use crate::client::outgoing::RemotePublisher;
 use crate::config::PublisherOptions;
 use crate::error::{OpenError, PublishError, TryPublishError};
 use crate::heads::Heads;
+use crate::outcomes::Outcomes;
 use crate::session::{Local, Reach};
 use crate::topics::Topic;
-use crate::topics::ingest::LEVEL;
+use crate::topics::ingest::{Ingest, Outcome, Taken, stamp_delay};
 
 /// How long the server may take to confirm the end of a stream.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
@@ -42,6 +43,8 @@ pub struct Publisher {
 enum Out {
     /// Straight into the topic.
     Local { local: Arc<Local>, topic: Arc<Topic>, source: u32 },
+    /// Into the engine's log, which answers when the message is on disk.
+    Durable { local: Arc<Local>, ingest: Arc<Ingest>, outcomes: Arc<Outcomes> },
     /// Into a queue that the connection sends from.
     Remote { client: Arc<Client>, publisher: Arc<RemotePublisher> },
 }
@@ -90,6 +93,9 @@ pub struct MessageOptions<'a> {
     pub key: Option<u64>,
     /// Names and values for the subscribers: at most 32, together 4 KiB.
     pub headers: &'a [(&'a str, &'a [u8])],
+    /// Queue groups hand the message over no earlier than this long after it reached the server. Subscribers get it
+    /// at once.
+    pub delay: Option<Duration>,
     pub(crate) reply_to: Option<ReplyTo>,
     pub(crate) correlation: Option<u64>,
 }
@@ -109,10 +115,17 @@ impl<'a> MessageOptions<'a> {
         self
     }
 
+    /// Sets the delay until queue groups hand the message over.
+    #[must_use]
+    pub fn with_delay(mut self, delay: Duration) -> Self {
+        self.delay = Some(delay);
+        self
+    }
+
     #[inline]
     pub(crate) fn is_none(&self) -> bool {
-        let Self { key, headers, reply_to, correlation } = self;
-        key.is_none() && headers.is_empty() && reply_to.is_none() && correlation.is_none()
+        let Self { key, headers, delay, reply_to, correlation } = self;
+        key.is_none() && headers.is_empty() && delay.is_none() && reply_to.is_none() && correlation.is_none()
     }
 }
 
@@ -147,9 +160,20 @@ impl Publisher {
 
     fn local(local: &Arc<Local>, topic: Arc<Topic>) -> Self {
         local.publishers.fetch_add(1, Ordering::Relaxed);
-        let (name, spec, source) = (topic.meta.name.clone(), topic.meta.spec, topic.open_source());
+        let (name, spec) = (topic.meta.name.clone(), topic.meta.spec);
         let outcome_timeout = local.core.config.block_timeout * 2;
-        Self::new(Out::Local { local: Arc::clone(local), topic, source }, name, spec, outcome_timeout)
+        let out = if topic.store.is_some() {
+            let lane = local.next_lane.fetch_add(1, Ordering::Relaxed);
+            let ingest = Arc::new(Ingest::new(topic, local.id_bytes(), lane, 0));
+            let outcomes = Arc::new(Outcomes::default());
+            let (told, epoch) = (Arc::clone(&outcomes), ingest.topic.meta.epoch);
+            ingest.reopen(&mut ingest.in_order(), Box::new(move |taken| tell(&told, epoch, &taken)));
+            Out::Durable { local: Arc::clone(local), ingest, outcomes }
+        } else {
+            let source = topic.open_source();
+            Out::Local { local: Arc::clone(local), topic, source }
+        };
+        Self::new(out, name, spec, outcome_timeout)
     }
 
     async fn remote(
@@ -207,14 +231,16 @@ impl Publisher {
         let (seq, waiting) = self.queue(payload, true).await?;
         match (waiting, &self.out) {
             (Queued::Stored(offset), Out::Local { topic, .. }) => {
-                let level = (!topic.meta.is_fast()).then_some(LEVEL);
+                let level = (!topic.meta.is_fast()).then_some(Level::Memory);
                 Ok(Ack { seq, offset: Some(offset), epoch: topic.meta.epoch, level })
             }
             (Queued::Expected(answer), _) => self.outcome(answer).await,
             (_, Out::Remote { publisher, .. }) => {
                 Ok(Ack { seq, offset: None, epoch: publisher.epoch(), level: None })
             }
-            (Queued::Sent, Out::Local { .. }) => unreachable!("in process a message is stored at once"),
+            (_, Out::Local { .. } | Out::Durable { .. }) => {
+                unreachable!("in process a message is stored or answered")
+            }
         }
     }
 
@@ -251,12 +277,29 @@ impl Publisher {
     /// As [`Self::publish`], of this message or of an earlier one that nobody waited for.
     pub async fn send(&mut self, payload: &[u8]) -> Result<u64, PublishError> {
         self.prepare(payload, &MessageOptions::default())?;
-        if self.append(payload).is_ok() {
-            self.published += 1;
-            return Ok(self.published);
+        match self.queue_at_once(payload) {
+            Some(seq) => Ok(seq),
+            // Boxed: waiting is rare, and its size would be every call's.
+            None => Ok(Box::pin(self.queue(payload, false)).await?.0),
         }
-        let (seq, _) = self.queue(payload, false).await?;
-        Ok(seq)
+    }
+
+    /// As [`Self::send`], with a key, headers or a delay.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::send`], and [`PublishError::BadOptions`].
+    pub async fn send_with(
+        &mut self,
+        payload: &[u8],
+        options: MessageOptions<'_>,
+    ) -> Result<u64, PublishError> {
+        self.prepare(payload, &options)?;
+        match self.queue_at_once(payload) {
+            Some(seq) => Ok(seq),
+            // Boxed: waiting is rare, and its size would be every call's.
+            None => Ok(Box::pin(self.queue(payload, false)).await?.0),
+        }
     }
 
     /// Publishes all `payloads` in order and, on a reliable topic, waits until all are stored.
@@ -273,12 +316,9 @@ impl Publisher {
                 last_offset = Some(offset);
             }
         }
-        if let Out::Remote { publisher, .. } = &self.out
-            && !publisher.is_fast()
-            && !payloads.is_empty()
-        {
+        if self.outcomes().is_some() && !payloads.is_empty() {
             self.flush().await?;
-            last_offset = self.remote_offset();
+            last_offset = self.outcomes().and_then(|outcomes| outcomes.progress().last_offset);
         }
         Ok(BatchAck { first_seq, count: self.published + 1 - first_seq, last_offset })
     }
@@ -290,22 +330,29 @@ impl Publisher {
     /// The first bad outcome of a message that nobody waited for, since the last call; or
     /// [`PublishError::Timeout`].
     pub async fn flush(&mut self) -> Result<Flushed, PublishError> {
-        let Out::Remote { publisher, .. } = &self.out else {
-            return Ok(Flushed { acked: self.published, refused: 0 });
+        let flushed = match &self.out {
+            Out::Local { .. } => return Ok(Flushed { acked: self.published, refused: 0 }),
+            Out::Durable { outcomes, .. } => {
+                self.settled(outcomes.wait_until(|| outcomes.progress().answered_seq >= self.published))
+                    .await?;
+                outcomes
+            }
+            Out::Remote { publisher, .. } => {
+                self.settled(publisher.settled(self.published)).await?;
+                publisher.outcomes()
+            }
         };
-        if self.published > 0 {
-            let settled = tokio::time::timeout(self.outcome_timeout, publisher.settled(self.published));
-            settled.await.map_err(|_| PublishError::Timeout { waited: self.outcome_timeout })?;
-        }
-        if let Some(error) = publisher.take_bad_outcome() {
+        if let Some(error) = flushed.take_bad() {
             return Err(error);
         }
-        let progress = publisher.progress();
+        let progress = flushed.progress();
+        if self.spec.channel == Channel::Fast {
+            return Ok(Flushed { acked: self.published, refused: 0 });
+        }
         if progress.answered_seq < self.published {
             return Err(PublishError::Closed { why: self.why_closed() });
         }
-        let acked = if publisher.is_fast() { self.published } else { progress.acked };
-        Ok(Flushed { acked, refused: progress.refused })
+        Ok(Flushed { acked: progress.acked, refused: progress.refused })
     }
 
     /// Flushes and ends the stream.
@@ -327,6 +374,24 @@ impl Publisher {
         self.ring().is_closed()
     }
 
+    /// Waits for outcomes, but not for ever.
+    async fn settled(&self, settled: impl Future<Output = ()>) -> Result<(), PublishError> {
+        if self.published == 0 {
+            return Ok(());
+        }
+        let settled = tokio::time::timeout(self.outcome_timeout, settled).await;
+        settled.map_err(|_| PublishError::Timeout { waited: self.outcome_timeout })
+    }
+
+    /// Where outcomes arrive; `None`: a message has none, or has it at once.
+    fn outcomes(&self) -> Option<&Outcomes> {
+        match &self.out {
+            Out::Durable { outcomes, .. } => Some(outcomes),
+            Out::Remote { publisher, .. } if !publisher.is_fast() => Some(publisher.outcomes()),
+            Out::Local { .. } | Out::Remote { .. } => None,
+        }
+    }
+
     /// Checks the message and encodes its head.
     #[inline]
     fn prepare(&mut self, payload: &[u8], options: &MessageOptions<'_>) -> Result<(), PublishError> {
@@ -336,6 +401,7 @@ impl Publisher {
         }
         let (topic, source) = match &self.out {
             Out::Local { topic, source, .. } => (topic.meta.id, *source),
+            Out::Durable { ingest, .. } => (ingest.topic.meta.id, ingest.source),
             // The server knows.
             Out::Remote { .. } => (0, 0),
         };
@@ -347,13 +413,46 @@ impl Publisher {
 
     #[inline]
     fn append(&self, payload: &[u8]) -> Result<u64, AppendError> {
-        self.ring().append(&[self.heads.bytes(), payload], |_, _| ())
+        match &self.out {
+            Out::Durable { ingest, outcomes, .. } => self.stage(ingest, outcomes, payload),
+            Out::Local { topic, .. } => topic.ring.append(&[self.heads.bytes(), payload], |offset, frame| {
+                stamp_delay(frame);
+                topic.note_last(offset, frame);
+            }),
+            Out::Remote { publisher, .. } => publisher.ring.append(&[self.heads.bytes(), payload], |_, _| ()),
+        }
+    }
+
+    /// Appends the prepared message if there is room; returns its seq.
+    #[inline]
+    fn queue_at_once(&mut self, payload: &[u8]) -> Option<u64> {
+        self.append(payload).ok()?;
+        self.published += 1;
+        Some(self.published)
+    }
+
+    /// Hands the prepared message to the log. It has no offset yet: what is returned means nothing.
+    fn stage(&self, ingest: &Arc<Ingest>, outcomes: &Outcomes, payload: &[u8]) -> Result<u64, AppendError> {
+        let frame = [self.heads.bytes(), payload].concat();
+        let telling = ingest.in_order();
+        let taken = ingest.take(self.published + 1, &frame, &[frame.len() as u32]);
+        let taken =
+            taken.expect("this publisher numbers its messages itself, and has checked this one's size");
+        if taken.stalled {
+            ingest.give_back_waiting();
+            return Err(AppendError::Full);
+        }
+        let is_over = taken.ended.is_some();
+        tell(outcomes, ingest.topic.meta.epoch, &taken);
+        drop(telling);
+        if is_over { Err(AppendError::Closed) } else { Ok(0) }
     }
 
     #[inline]
     fn ring(&self) -> &Ring {
         match &self.out {
             Out::Local { topic, .. } => &topic.ring,
+            Out::Durable { ingest, .. } => &ingest.topic.ring,
             Out::Remote { publisher, .. } => &publisher.ring,
         }
     }
@@ -361,11 +460,8 @@ impl Publisher {
     /// Appends the prepared message as soon as there is room. `expect`: its outcome will be waited for.
     async fn queue(&mut self, payload: &[u8], expect: bool) -> Result<(u64, Queued), PublishError> {
         let seq = self.published + 1;
-        let expected = match &self.out {
-            // Asked for before the message can be answered.
-            Out::Remote { publisher, .. } if expect && !publisher.is_fast() => Some(publisher.expect(seq)),
-            _ => None,
-        };
+        // Asked for before the message can be answered.
+        let expected = self.outcomes().filter(|_| expect).map(|outcomes| outcomes.expect(seq));
         let mut waited = Duration::ZERO;
         let offset = loop {
             match self.append(payload) {
@@ -375,7 +471,7 @@ impl Publisher {
                     let limit = self.spec.payload_bytes_max as usize;
                     return Err(PublishError::TooLarge { payload_bytes: frame_bytes, limit });
                 }
-                Err(_) => return Err(PublishError::Closed { why: self.why_closed() }),
+                Err(_) => return Err(self.closed_error(seq)),
             }
         };
         self.published = seq;
@@ -384,7 +480,7 @@ impl Publisher {
             match (expected, &self.out) {
                 (Some(answer), _) => Queued::Expected(answer),
                 (None, Out::Local { .. }) => Queued::Stored(offset),
-                (None, Out::Remote { .. }) => Queued::Sent,
+                (None, Out::Remote { .. } | Out::Durable { .. }) => Queued::Sent,
             },
         ))
     }
@@ -392,15 +488,26 @@ impl Publisher {
     /// Waits for room a while. In process, subscribers that give none for too long are cut off.
     async fn wait_for_room(&self, waited: &mut Duration) -> Result<(), PublishError> {
         let patience = match &self.out {
-            Out::Local { local, .. } => local.core.config.block_timeout,
+            Out::Local { local, .. } | Out::Durable { local, .. } => local.core.config.block_timeout,
             Out::Remote { .. } => self.outcome_timeout,
         };
         if *waited >= self.outcome_timeout {
             return Err(PublishError::Timeout { waited: *waited });
         }
-        if tokio::time::timeout(patience, self.ring().room()).await.is_err() {
+        let topic = match &self.out {
+            Out::Local { topic, .. } => Some(topic),
+            Out::Durable { ingest, .. } => Some(&ingest.topic),
+            Out::Remote { .. } => None,
+        };
+        let room = async {
+            match topic {
+                Some(topic) => topic.room().await,
+                None => self.ring().room().await,
+            }
+        };
+        if tokio::time::timeout(patience, room).await.is_err() {
             *waited += patience;
-            if let Out::Local { topic, .. } = &self.out {
+            if let Some(topic) = topic {
                 topic.evict_blockers();
             }
         }
@@ -418,16 +525,22 @@ impl Publisher {
         }
     }
 
-    fn remote_offset(&self) -> Option<u64> {
-        match &self.out {
+    /// What becomes of message `seq` where nothing is accepted any more.
+    fn closed_error(&self, seq: u64) -> PublishError {
+        let code = match &self.out {
+            Out::Remote { publisher, .. } => publisher.refused_from_now_on(),
+            Out::Durable { .. } => Some(Code::StorageFailed),
             Out::Local { .. } => None,
-            Out::Remote { publisher, .. } => publisher.progress().last_offset,
+        };
+        match code {
+            Some(code) => PublishError::Refused { seq, code },
+            None => PublishError::Closed { why: self.why_closed() },
         }
     }
 
     fn why_closed(&self) -> String {
         let goodbye = match &self.out {
-            Out::Local { .. } => None,
+            Out::Local { .. } | Out::Durable { .. } => None,
             Out::Remote { client, .. } => client.closed(),
         };
         goodbye.map_or_else(|| "the topic is closed".to_owned(), |goodbye| goodbye.code.to_string())
@@ -441,6 +554,12 @@ impl Publisher {
             Out::Local { local, topic, source } => {
                 local.publishers.fetch_sub(1, Ordering::Relaxed);
                 topic.close_source(*source, self.published);
+                None
+            }
+            Out::Durable { local, ingest, .. } => {
+                local.publishers.fetch_sub(1, Ordering::Relaxed);
+                ingest.end(self.published);
+                ingest.forget();
                 None
             }
             Out::Remote { client, publisher } => Some(client.close_publisher(publisher)),
@@ -477,10 +596,24 @@ impl Drop for Publisher {
     }
 }
 
+/// Passes on what became of an in-process publisher's messages.
+fn tell(outcomes: &Outcomes, epoch: u64, taken: &Taken) {
+    for outcome in &taken.outcomes {
+        match outcome {
+            Outcome::Acked(acked) => outcomes.acked(acked, epoch),
+            Outcome::Refused(refused) => outcomes.refused(refused),
+        }
+    }
+    if taken.ended.is_some() {
+        outcomes.give_up_expected();
+    }
+}
+
 impl std::fmt::Debug for Out {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Local { .. } => "Local",
+            Self::Durable { .. } => "Durable",
             Self::Remote { .. } => "Remote",
         })
     }

@@ -1,7 +1,7 @@
 //! A session: the one way to publish and subscribe, in this process or over the network.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use twinlane_proto::control::Declare;
@@ -20,6 +20,7 @@ use crate::status::{EngineStatus, SessionStatus, TopicStatus};
 use crate::subscription::Subscription;
 use crate::topics::client_topic;
 use crate::transport::ConnectError;
+use crate::worker::{Queue, QueueOptions};
 
 /// How long the questions about the server itself may take.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,6 +50,8 @@ pub(crate) enum Reach {
 pub(crate) struct Local {
     pub(crate) core: Arc<Core>,
     pub(crate) id: String,
+    /// The next number of something that is opened in this session.
+    pub(crate) next_lane: AtomicU32,
     pub(crate) publishers: AtomicU64,
     pub(crate) subscriptions: AtomicU64,
 }
@@ -59,7 +62,13 @@ impl Session {
     pub fn local(engine: &Engine) -> Self {
         let id = format!("{:016x}{:016x}", crate::topics::random_u64(), crate::topics::random_u64());
         let core = Arc::clone(engine.core());
-        let local = Local { core, id, publishers: AtomicU64::new(0), subscriptions: AtomicU64::new(0) };
+        let local = Local {
+            core,
+            id,
+            next_lane: AtomicU32::new(1),
+            publishers: AtomicU64::new(0),
+            subscriptions: AtomicU64::new(0),
+        };
         Self::of(Reach::Local(Arc::new(local)))
     }
 
@@ -164,6 +173,30 @@ impl Session {
             return Err(DeclareError::Reserved { topic: filter.to_owned() }.into());
         }
         Subscription::open(&self.inner.reach, filter, options).await
+    }
+
+    /// A worker's place in queue group `group` of `topic`: each message goes to one worker of each group.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says what is wrong with the topic or the group, or that there was no answer in time.
+    pub async fn queue(&self, topic: &str, group: &str) -> Result<Queue, OpenError> {
+        self.queue_with(topic, group, QueueOptions::default()).await
+    }
+
+    /// A worker's place with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::queue`]; and a conflict if topic or group exists and is not as [`QueueOptions`] says.
+    pub async fn queue_with(
+        &self,
+        topic: &str,
+        group: &str,
+        options: QueueOptions,
+    ) -> Result<Queue, OpenError> {
+        client_topic(topic)?;
+        Queue::open(&self.inner.reach, topic, group, options).await
     }
 
     /// Publishes `payload` on `topic` and waits for the first answer, at most `timeout`. Later answers are dropped.
@@ -299,6 +332,13 @@ impl Drop for Local {
 }
 
 impl Local {
+    /// The session's number, as the log knows it.
+    pub(crate) fn id_bytes(&self) -> [u8; 16] {
+        let number =
+            u128::from_str_radix(&self.id, 16).expect("an in-process session's name is a hex number");
+        number.to_be_bytes()
+    }
+
     pub(crate) fn declared_by(&self) -> String {
         format!("in-process session {}", self.id)
     }

@@ -23,12 +23,21 @@ pub struct EngineStatus {
     pub topics: Vec<TopicStatus>,
     /// Memory of all topic histories, in bytes.
     pub memory_bytes: u64,
+    /// The log of durable topics, if there is one.
+    #[serde(default)]
+    pub log: Option<LogRow>,
+    /// Queue groups that there are; likewise.
+    #[serde(default)]
+    pub queues_total: u64,
+    #[serde(default)]
+    pub queues: Vec<QueueRow>,
 }
 
 impl EngineStatus {
     /// Halves the lists; the totals stay.
     pub(crate) fn shorten(&mut self) {
         self.sessions.truncate(self.sessions.len() / 2);
+        self.queues.truncate(self.queues.len() / 2);
         self.topics.iter_mut().for_each(TopicStatus::shorten);
         if self.topics.iter().all(|topic| topic.subscribers.is_empty()) {
             self.topics.truncate(self.topics.len() / 2);
@@ -41,6 +50,50 @@ impl TopicStatus {
     pub(crate) fn shorten(&mut self) {
         self.subscribers.truncate(self.subscribers.len() / 2);
     }
+}
+
+/// The log of durable topics as its engine sees it. Counts are since the engine started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the names say it, units are in them")]
+pub struct LogRow {
+    /// Files with content.
+    pub segments: u64,
+    /// All files together, those that wait to be used included.
+    pub file_bytes: u64,
+    /// Writes to disk, each with one sync.
+    pub batches: u64,
+    pub bytes_written: u64,
+    /// The longest write with its sync.
+    pub sync_us_max: u64,
+    /// Batches that were refused because there was no space.
+    pub no_space: u64,
+    /// Why nothing is accepted any more.
+    pub failed: Option<String>,
+}
+
+/// One queue group as its server sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the names say it, units are in them")]
+pub struct QueueRow {
+    pub topic: String,
+    pub group: String,
+    /// Messages that could be handed over if a worker wanted them.
+    pub ready: u64,
+    /// Messages handed over and not settled.
+    pub in_flight: u64,
+    /// Messages that are not handed over before a time.
+    pub delayed: u64,
+    /// Messages acknowledged since the server started.
+    pub settled: u64,
+    pub members: u64,
+    /// Dead letters since the server started.
+    pub dead: u64,
+    /// Messages that were gone before they could be handed over, since the server started.
+    pub missing: u64,
+    /// The topic that dead letters go to.
+    pub dead_letters: String,
 }
 
 /// One session as its server sees it.
@@ -91,6 +144,18 @@ pub struct TopicStatus {
     pub payload_bytes_max: u32,
     pub retain_bytes: u64,
     pub retain_messages: u64,
+    /// 0: however old they are.
+    #[serde(default)]
+    pub retain_age_ms: u64,
+    /// `memory` or `disk`: where messages are, and how safely those are kept that were acknowledged.
+    #[serde(default)]
+    pub storage: String,
+    /// Whose newest message is kept however old it is: of the `topic`, of each `key`, or `none`.
+    #[serde(default)]
+    pub last: String,
+    /// Bytes of its messages on disk.
+    #[serde(default)]
+    pub log_bytes: u64,
     pub epoch: u64,
     /// The oldest offset a subscriber can still start from.
     pub oldest: u64,

@@ -74,6 +74,11 @@ impl Tracker {
             return None;
         }
         self.next_offset = to;
+        if cause == GapCause::Coalesced {
+            // Older values than the last ones were not asked for.
+            stats.coalesced += to - from;
+            return None;
+        }
         let gap = self.gap(cause, Missing::Offsets { from, to });
         count(stats, &gap);
         Some(Batch::gap(Arc::clone(&self.topic), gap))

@@ -1,9 +1,10 @@
 //! Connects, says hello, opens everything again that was open, and comes back when the connection is lost.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use twinlane_proto::control::{Auth, Goodbye, Hello, Purpose, Resume, Welcome};
 use twinlane_proto::session::SessionConfig;
 use twinlane_proto::{Code, Session, VERSION};
@@ -105,6 +106,7 @@ impl Driver {
             self.core.say(SessionEvent::Reconnecting { attempt, delay, last_error: last_error.take() });
             let mut link = self.core.link.subscribe();
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(delay) => {}
                 closed = link.wait_for(|state| matches!(state, LinkState::Closed(_))) => {
                     drop(closed);
@@ -197,8 +199,8 @@ impl Driver {
             closing: Mutex::default(),
         });
         let handshake_timeout = options.connect_timeout;
-        let config = SessionConfig { handshake_timeout, ..liveness::client(purpose) };
-        let session = Session::client(config, hello, Instant::now());
+        let config = SessionConfig { handshake_timeout, ..liveness::client(purpose, stream.carrier()) };
+        let session = Session::client(config, hello, Instant::now().into_std());
         let link = Link::spawn(stream, session, Arc::clone(&peer) as _);
         // The session machine closes the connection if nothing comes in time.
         match welcomed.await {
@@ -265,7 +267,8 @@ impl Driver {
     }
 }
 
-/// Whether coming back cannot help.
+/// Whether coming back cannot help. Where another connection took over it can: that may have been a hello of this very
+/// client, given up long ago and late.
 fn is_final(code: Code) -> bool {
     matches!(
         code,
@@ -274,7 +277,6 @@ fn is_final(code: Code) -> bool {
             | Code::PermissionDenied
             | Code::UnsupportedVersion
             | Code::ProtocolViolation
-            | Code::StaleConnection
     )
 }
 

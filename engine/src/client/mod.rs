@@ -8,9 +8,10 @@ pub(crate) mod inbox;
 mod opening;
 pub(crate) mod outgoing;
 mod peer;
+pub(crate) mod queue;
 mod target;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -57,9 +58,11 @@ struct State {
     resume: Option<Resume>,
     server: String,
     why_fast: String,
-    publishers: HashMap<u32, Arc<RemotePublisher>>,
-    subscriptions: HashMap<u32, Arc<RemoteSubscription>>,
+    /// By lane: opened again in the order in which they were opened.
+    publishers: BTreeMap<u32, Arc<RemotePublisher>>,
+    subscriptions: BTreeMap<u32, Arc<RemoteSubscription>>,
     requests: HashMap<u32, oneshot::Sender<Control>>,
+    members: BTreeMap<u32, Arc<queue::RemoteMember>>,
     /// Publishers that said they are done; the server confirms.
     closing: HashMap<u32, oneshot::Sender<()>>,
 }
@@ -154,6 +157,7 @@ impl ClientCore {
         lock(&self.state).requests.insert(request, answer);
         link.send(ask(request));
         let outcome = tokio::select! {
+            biased;
             answer = answered => answer.ok(),
             () = link.wait_over() => None,
             () = tokio::time::sleep_until(deadline) => {
@@ -220,14 +224,16 @@ impl ClientCore {
         if !changed {
             return;
         }
-        let (publishers, subscriptions) = {
+        let (publishers, subscriptions, members) = {
             let mut state = lock(&self.state);
             state.requests.clear();
             state.closing.clear();
-            (std::mem::take(&mut state.publishers), std::mem::take(&mut state.subscriptions))
+            let members = std::mem::take(&mut state.members);
+            (std::mem::take(&mut state.publishers), std::mem::take(&mut state.subscriptions), members)
         };
         publishers.values().for_each(|publisher| publisher.close());
         subscriptions.values().for_each(|subscription| subscription.end(goodbye.code, &goodbye.reason));
+        members.values().for_each(|member| member.end(goodbye.code, &goodbye.reason));
         self.say(SessionEvent::Closed { code: goodbye.code, reason: goodbye.reason });
     }
 

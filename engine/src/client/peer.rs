@@ -13,6 +13,7 @@ use super::outgoing::RemotePublisher;
 use crate::events::SessionEvent;
 use crate::link::{Closing, Link, Peer, Piece};
 use crate::lock::lock;
+use crate::queue::Ear as _;
 
 /// One connection's end of a client session.
 pub(super) struct ServerPeer {
@@ -51,7 +52,8 @@ impl Peer for ServerPeer {
         self.core.say(SessionEvent::FastMoved { to: link.carrier.name(), why });
     }
 
-    fn closed(&self, _link: &Arc<Link>, closing: &Closing) {
+    fn closed(&self, link: &Arc<Link>, closing: &Closing) {
+        self.core.lose_members(link);
         *lock(&self.closing) = Some(closing.clone());
         if let Some(waiting) = lock(&self.welcome).take() {
             let _ = waiting.send(Err(closing.clone()));
@@ -75,7 +77,7 @@ impl ServerPeer {
                 let asked = lock(&self.core.state).closing.remove(&closed.publisher);
                 match asked {
                     Some(waiting) => drop(waiting.send(())),
-                    None => self.with_publisher(closed.publisher, RemotePublisher::close),
+                    None => self.with_publisher(closed.publisher, |publisher| publisher.end(closed.code)),
                 }
             }
             Control::TopicBound(bound) => {
@@ -91,6 +93,14 @@ impl ServerPeer {
                 let subscription = lock(&self.core.state).subscriptions.remove(&ended.subscription);
                 subscription.inspect(|subscription| subscription.end(ended.code, &ended.reason));
             }
+            Control::Settled(settled) => self.core.settled(&settled),
+            Control::Wanted(wanted) => {
+                let member = self.core.member(wanted.member);
+                member.inspect(|member| member.events.want_ended(wanted.unused));
+            }
+            Control::MemberClosed(closed) => {
+                self.core.member_closed(closed.member, closed.code, &closed.reason);
+            }
             answer => self.answer(answer),
         }
     }
@@ -100,6 +110,7 @@ impl ServerPeer {
             Control::Declared(declared) => declared.request,
             Control::PublisherOpened(opened) => opened.request,
             Control::Subscribed(subscribed) => subscribed.request,
+            Control::QueueJoined(joined) => joined.request,
             Control::Failed(failed) => failed.request,
             _ => return,
         };

@@ -10,11 +10,11 @@ use twinlane_proto::control::{Gap, StreamEnd};
 use twinlane_proto::frame::{Decoder, FrameError, Frames, Item, Packer, Push, decode_datagram};
 use twinlane_proto::session::Input;
 use twinlane_proto::{Code, Control};
-use twinlane_ring::Run;
 
 use super::outlet::{Outlet, Verdict};
 use super::{Closing, Link, Piece};
 use crate::cursors::{Cursors, Step};
+use crate::message::TopicRun;
 use crate::transport::{DatagramError, Datagrams, activity};
 
 /// Bytes taken from one ring before the others get their turn.
@@ -27,6 +27,7 @@ pub(super) async fn read(link: Arc<Link>, datagrams: Datagrams) {
     let mut decoder = Decoder::stream(DATAGRAM_BYTES_MAX);
     loop {
         let datagram = tokio::select! {
+            biased;
             datagram = datagrams.recv() => datagram,
             () = link.wait_over() => break,
         };
@@ -165,7 +166,7 @@ impl Writer {
         Ok(())
     }
 
-    async fn pack(&mut self, key: u32, run: Run) -> Result<(), DatagramError> {
+    async fn pack(&mut self, key: u32, run: TopicRun) -> Result<(), DatagramError> {
         let outlet = self.cursors.tag(key).clone();
         let position = run.first_offset() + run.frames() as u64;
         let mut rest = Rest { number: run.first_offset() + outlet.first_number, byte: 0 };

@@ -30,7 +30,7 @@ use twinlane_proto::{Code, Control, Session};
 
 use crate::lock::lock;
 use crate::status::UdpPath;
-use crate::transport::{Carrier, Datagrams, Stream};
+use crate::transport::{Carrier, Datagrams, Stream, activity};
 
 pub(crate) use outlet::{Commands, Outlet, OutletOwner, Seat, Verdict};
 
@@ -195,13 +195,13 @@ impl Link {
     /// Feeds the session and acts on what it wants.
     pub(crate) fn input(self: &Arc<Self>, input: Input<'_>) {
         let mut state = lock(&self.state);
-        if let Err(error) = state.session.handle(Instant::now(), input) {
+        if let Err(error) = state.session.handle(now(), input) {
             let (code, reason) = (error.code(), error.to_string());
             if error.is_ours() {
                 tracing::warn!(%error, "a control message could not be sent");
                 return self.pump(state);
             }
-            let _ = state.session.handle(Instant::now(), Input::Close { code, reason: reason.clone() });
+            let _ = state.session.handle(now(), Input::Close { code, reason: reason.clone() });
             state.closing.get_or_insert(Closing { code, reason });
         }
         self.pump(state);
@@ -290,6 +290,10 @@ impl Link {
         if wake {
             self.writer.wake();
         }
+        // A sign of life is no event: an idle connection makes no thread spin.
+        if !events.is_empty() {
+            activity();
+        }
         for event in events {
             self.peer.event(self, event);
         }
@@ -297,13 +301,18 @@ impl Link {
 
     /// Bytes arrived.
     fn traffic(&self) {
-        let heard = lock(&self.state).session.handle(Instant::now(), Input::Traffic);
+        let heard = lock(&self.state).session.handle(now(), Input::Traffic);
         heard.expect("traffic is never refused");
     }
 
     /// Messages arrived on a lane whose sender needs credit for them.
     pub(crate) fn spend_credit(&self, lane: u32, bytes: usize) -> Result<(), Closing> {
-        let spent = lock(&self.state).session.handle(Instant::now(), Input::Run { lane, bytes });
+        let spent = lock(&self.state).session.handle(now(), Input::Run { lane, bytes });
         spent.map_err(|error| Closing::new(error.code(), error.to_string()))
     }
+}
+
+/// The runtime's clock, which a simulation drives.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use atomic_waker::AtomicWaker;
 use twinlane_proto::control::{Gap, Unsubscribed};
-use twinlane_ring::Cursor;
 
 use super::Link;
 use crate::cursors::{Credit, Cursors};
 use crate::lock::lock;
+use crate::topic_cursor::TopicCursor;
 
 /// What a connection sends from one ring, under which name.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ pub(crate) struct Outlet {
 /// An outlet with its cursor: all that moves between the stream's writer and the datagram writer.
 pub(crate) struct Seat {
     pub(crate) outlet: Outlet,
-    pub(crate) cursor: Cursor,
+    pub(crate) cursor: TopicCursor,
     pub(crate) credit: Option<Arc<Credit>>,
 }
 

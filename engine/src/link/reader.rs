@@ -28,6 +28,7 @@ pub(super) async fn run(link: Arc<Link>, stream: ReadHalf<Stream>) {
     };
     let link = Arc::clone(&reader.link);
     let closing = tokio::select! {
+        biased;
         closing = reader.read_all() => closing,
         () = link.wait_over() => Closing::new(Code::Normal, ""),
     };
@@ -55,7 +56,6 @@ impl Reader {
                 Ok(_) => {}
                 Err(error) => return Closing::new(Code::Normal, error.to_string()),
             }
-            activity();
             if let Err(closing) = self.decode() {
                 return closing;
             }
@@ -100,6 +100,7 @@ impl Reader {
                     self.adopt_limits()?;
                 }
                 Some(item @ Item::Frames { run, first, bytes, .. }) => {
+                    activity();
                     let (consumed, run_bytes) = (item.consumed(), bytes.len());
                     let mut bytes = self.buffer.take(consumed);
                     bytes.advance(consumed - run_bytes);

@@ -2,12 +2,12 @@
 //!
 //! Under load one write carries tens of kilobytes; when idle a single message goes out at once.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, WriteHalf};
+use tokio::io::{AsyncWrite, AsyncWriteExt, WriteHalf};
 use tokio::time::Sleep;
 use twinlane_proto::frame::RunHeader;
 use twinlane_proto::session::Input;
@@ -60,11 +60,11 @@ impl Writer {
         loop {
             let done = match std::future::poll_fn(|cx| self.poll_work(cx)).await {
                 Work::Write => {
-                    activity();
-                    self.unflushed = true;
-                    let (batch, stream) = (&mut self.batch, &mut self.stream);
-                    deadline(WRITE_DEADLINE, std::future::poll_fn(|cx| batch.poll_write_all(cx, stream)))
-                        .await
+                    // Signs of life alone are nothing to spin for.
+                    if self.batch.has_runs() {
+                        activity();
+                    }
+                    deadline(WRITE_DEADLINE, std::future::poll_fn(|cx| self.poll_write(cx))).await
                 }
                 Work::Flush => {
                     self.unflushed = false;
@@ -85,6 +85,18 @@ impl Writer {
                 return closing;
             }
         }
+    }
+
+    /// Writes the batch. TLS keeps what the socket did not take; most often that is nothing, and it is done here.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        ready!(self.batch.poll_write_all(cx, &mut self.stream))?;
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.unflushed = flushed.is_pending();
+        Poll::Ready(match flushed {
+            Poll::Ready(flushed) => flushed,
+            // What else there is goes first: larger writes cost less.
+            Poll::Pending => Ok(()),
+        })
     }
 
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Work> {
@@ -178,8 +190,15 @@ impl Writer {
     }
 }
 
+/// Waits for `work` no longer than `limit`. A write that is done at once, as most are, costs no timer.
 async fn deadline(limit: Duration, work: impl Future<Output = std::io::Result<()>>) -> Result<(), Closing> {
-    match tokio::time::timeout(limit, work).await {
+    let mut work = pin!(work);
+    let at_once = std::future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+    let done = match at_once {
+        Poll::Ready(done) => Ok(done),
+        Poll::Pending => tokio::time::timeout(limit, work).await,
+    };
+    match done {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(Closing::new(Code::Normal, error.to_string())),
         Err(_) => Err(Closing::new(Code::Dead, format!("the peer took nothing for {limit:?}"))),

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
-use twinlane_ring::Run;
+
+use crate::message::{RunBytes, TopicRun};
 
 /// Slices handed to one write call.
 const SLICES_MAX: usize = 64;
@@ -23,7 +24,7 @@ pub(super) struct WriteBatch {
 
 enum Chunk {
     Head { from: usize, to: usize },
-    Run(Run),
+    Run(RunBytes),
     Copied(Vec<u8>),
 }
 
@@ -39,13 +40,18 @@ impl WriteBatch {
         self.bytes += head.len();
     }
 
-    pub(super) fn push_run(&mut self, run: Run) {
+    pub(super) fn push_run(&mut self, run: TopicRun) {
         self.bytes += run.bytes().len();
-        self.chunks.push(Chunk::Run(run));
+        self.chunks.push(Chunk::Run(run.into_bytes()));
     }
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether there are messages among what is to be written.
+    pub(super) fn has_runs(&self) -> bool {
+        self.chunks.iter().any(|chunk| matches!(chunk, Chunk::Run(_)))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -87,7 +93,7 @@ impl WriteBatch {
     fn chunk_bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8] {
         match chunk {
             Chunk::Head { from, to } => &self.heads[*from..*to],
-            Chunk::Run(run) => run.bytes(),
+            Chunk::Run(bytes) => bytes,
             Chunk::Copied(bytes) => bytes,
         }
     }
@@ -108,7 +114,7 @@ impl WriteBatch {
     /// Bounded by the size of a batch.
     fn unpin(&mut self) {
         for chunk in &mut self.chunks[self.done_chunks..] {
-            if let Chunk::Run(run) = chunk {
+            if let Chunk::Run(RunBytes::Pinned(run)) = chunk {
                 *chunk = Chunk::Copied(run.bytes().to_vec());
             }
         }

@@ -4,12 +4,14 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
 
+use tokio::time::Instant;
+use twinlane_log::Entry;
 use twinlane_proto::control::{
-    Auth, Credit as CreditMessage, Declare, Declared, Failed, Hello, OpenPublisher, PublisherClosed,
-    PublisherOpened, Purpose, Subscribe, Subscribed, TopicRef, Unsubscribed, Welcome,
+    Auth, Credit as CreditMessage, Declare, Declared, Failed, Hello, JoinQueue, OpenPublisher,
+    PublisherClosed, PublisherOpened, Purpose, Subscribe, Subscribed, TopicRef, Unsubscribed, Welcome,
 };
 use twinlane_proto::limits::FRAME_BYTES_MAX;
 use twinlane_proto::session::{Event, Input, SessionConfig};
@@ -23,7 +25,8 @@ use crate::error::DeclareError;
 use crate::link::{Closing, Link, Peer, Piece, liveness};
 use crate::lock::lock;
 use crate::topics::ingest::{Ingest, Outcome, Taken};
-use crate::topics::{Topic, Watch, client_topic, parse_name};
+use crate::topics::store::once;
+use crate::topics::{StreamRecord, Topic, Watch, client_topic, parse_name, storage_code};
 use crate::transport::{Datagrams, Incoming};
 
 /// Bytes a publisher may have on the way and waiting for room: at least twice the largest frame.
@@ -48,8 +51,9 @@ pub(crate) fn accept(core: &Arc<Core>, incoming: Incoming) {
         purpose: OnceLock::new(),
         lanes: Arc::default(),
         subscriptions: Mutex::default(),
+        members: crate::queue::lanes::Lanes::default(),
     };
-    Link::spawn(incoming.stream, Session::server(config, Instant::now()), Arc::new(connection));
+    Link::spawn(incoming.stream, Session::server(config, Instant::now().into_std()), Arc::new(connection));
 }
 
 pub(crate) struct Connection {
@@ -61,6 +65,7 @@ pub(crate) struct Connection {
     purpose: OnceLock<Purpose>,
     lanes: Arc<Mutex<HashMap<u32, Lane>>>,
     subscriptions: Mutex<HashMap<u32, Subscription>>,
+    members: crate::queue::lanes::Lanes,
 }
 
 /// A publisher on this connection.
@@ -103,8 +108,7 @@ impl Peer for Connection {
         let taken = lane.ingest.take(piece.first, &piece.bytes, piece.ends);
         let taken = taken.map_err(|error| Closing::new(error.code(), error.to_string()))?;
         if taken.stalled {
-            let (core, session) = (Arc::clone(&self.core), self.session().clone());
-            tokio::spawn(wait_for_room(core, session, Arc::clone(&lane.ingest)));
+            tokio::spawn(wait_for_room(Arc::clone(&self.core), Arc::clone(&lane.ingest)));
         }
         self.report(link, &lane.ingest, taken);
         Ok(())
@@ -118,6 +122,7 @@ impl Peer for Connection {
 
     fn closed(&self, link: &Arc<Link>, closing: &Closing) {
         lock(&self.subscriptions).clear();
+        self.members.clear();
         lock(&self.lanes).clear();
         lock(&self.datagrams).take();
         let Some(session) = self.session.get() else {
@@ -162,7 +167,7 @@ impl Connection {
             secret: opened.secret,
             resumed: opened.resumed,
             server: self.core.config.name.clone(),
-            ping_interval_ms: liveness::client_ping_interval(purpose).as_millis() as u32,
+            ping_interval_ms: liveness::client_ping_interval(link.carrier).as_millis() as u32,
             frame_bytes_max: FRAME_BYTES_MAX as u32,
         };
         let _ = self.session.set(Arc::clone(&session));
@@ -240,6 +245,14 @@ impl Connection {
                     subscription.credit.add(credit.bytes);
                 }
             }
+            Control::JoinQueue(join) => {
+                if let Err(error) = self.join_queue(link, &join) {
+                    fail(link, join.request, &error);
+                }
+            }
+            Control::Want(want) => self.members.want(&want),
+            Control::Settle(settle) => self.members.settle(link, &settle),
+            Control::LeaveQueue(leave) => self.members.leave(link, leave),
             // The client is done for good; anything else is a connection that it may come back from.
             Control::Goodbye(goodbye) if goodbye.code == Code::Normal => {
                 if let (Some(session), Some(Purpose::Primary)) = (self.session.get(), self.purpose.get()) {
@@ -280,40 +293,51 @@ impl Connection {
             return Err(DeclareError::Reserved { topic: format!("{:?}", open.topic) });
         };
         let session = self.session();
-        let ingest =
-            session.publisher(open.publisher, || Ingest::new(topic, open.publisher, open.resume_seq));
-        let spec = ingest.topic.meta.spec;
-        let credit_bytes = if ingest.topic.meta.is_fast() { UNCOUNTED } else { PUBLISHER_CREDIT_BYTES };
-        let _in_order = ingest.in_order();
-        ingest.reopen();
-        lock(&self.lanes).insert(open.publisher, Lane { ingest: Arc::clone(&ingest), done_bytes: 0 });
-        link.send(Control::PublisherOpened(PublisherOpened {
-            request: open.request,
-            publisher: open.publisher,
-            topic: ingest.topic.meta.id,
-            source: ingest.source,
-            epoch: ingest.topic.meta.epoch,
-            last_seq: ingest.last_seq(),
-            spec,
-            credit_bytes,
-        }));
-        for outcome in ingest.outcomes_after(open.resume_seq) {
-            send_outcome(link, outcome);
+        let mut is_new = false;
+        let ingest = session.publisher(open.publisher, || {
+            is_new = true;
+            Ingest::new(topic, session.id, open.publisher, open.resume_seq)
+        });
+        let opening = Opening {
+            link: Arc::downgrade(link),
+            session: Arc::downgrade(session),
+            lanes: Arc::clone(&self.lanes),
+            ingest,
+            open: open.clone(),
+        };
+        match &opening.ingest.topic.store {
+            // A session is resumed after a restart if the log knows of its streams: before the first message.
+            Some(store) if is_new => {
+                let ingest = &opening.ingest;
+                let (client, source, seq_base) = (session.client.clone(), ingest.source, ingest.seq_base);
+                let value = StreamRecord { client, source, seq_base }.encode();
+                let (topic, lane) = (ingest.topic.meta.id, open.publisher);
+                let stream = Entry::Stream { session: session.id, lane, topic, value: &value };
+                let (store, durable) = (Arc::clone(store), Arc::clone(&ingest.topic));
+                let staged = durable.append(&store, stream, once(move |written| opening.finish(written)));
+                staged.map_err(|error| {
+                    session.close_publisher(lane);
+                    let topic = durable.meta.name.to_string();
+                    DeclareError::Storage { topic, code: storage_code(&error) }
+                })
+            }
+            _ => {
+                opening.finish(Ok(()));
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Tells the publisher what became of its messages, and that it may send as much again.
-    fn report(&self, link: &Arc<Link>, ingest: &Ingest, taken: Taken) {
-        for outcome in taken.outcomes {
-            send_outcome(link, outcome);
-        }
+    fn report(&self, link: &Arc<Link>, ingest: &Ingest, mut taken: Taken) {
+        let bytes_done = std::mem::take(&mut taken.bytes_done);
+        tell(link, ingest.lane, taken);
         if ingest.topic.meta.is_fast() {
             return;
         }
         let mut lanes = lock(&self.lanes);
         let Some(lane) = lanes.get_mut(&ingest.lane) else { return };
-        lane.done_bytes += taken.bytes_done as u64;
+        lane.done_bytes += bytes_done as u64;
         if lane.done_bytes >= PUBLISHER_CREDIT_BYTES / 4 {
             let bytes = std::mem::take(&mut lane.done_bytes);
             drop(lanes);
@@ -351,9 +375,18 @@ impl Connection {
         Ok(())
     }
 
+    fn join_queue(&self, link: &Arc<Link>, join: &JoinQueue) -> Result<(), DeclareError> {
+        let topic = self.find_or_declare(&client_topic(&join.topic)?, join.spec)?;
+        self.members.join(link, &self.core.queues, &topic, &self.session().name(), join)
+    }
+
     /// Subscribing to one topic by name may declare it; an inbox belongs to its session alone.
     fn prepare_named(&self, name: &TopicName, spec: Option<TopicSpec>) -> Result<(), DeclareError> {
         if name.is_reserved() {
+            let own_jobs = name.as_str().starts_with(&crate::queue::inbox_prefix(&self.session().name()));
+            if own_jobs && self.core.topics.by_name(name).is_some() {
+                return Ok(());
+            }
             if name.as_str() != crate::request::inbox_name(&self.session().name()) {
                 return Err(DeclareError::Reserved { topic: name.to_string() });
             }
@@ -367,30 +400,90 @@ impl Connection {
     }
 }
 
+/// A publisher stream that is opened on a connection.
+struct Opening {
+    link: Weak<Link>,
+    session: Weak<ServerSession>,
+    lanes: Arc<Mutex<HashMap<u32, Lane>>>,
+    ingest: Arc<Ingest>,
+    open: OpenPublisher,
+}
+
+impl Opening {
+    /// Tells the publisher where to go on. `written`: the log knows of the stream.
+    fn finish(self, written: Result<(), twinlane_log::Failure>) {
+        let Self { link: weak, session, lanes, ingest, open } = self;
+        let Some(link) = weak.upgrade() else { return };
+        if let Err(why) = written {
+            let code = if matches!(why, twinlane_log::Failure::NoSpace) {
+                Code::NoSpace
+            } else {
+                Code::StorageFailed
+            };
+            session.upgrade().and_then(|session| session.close_publisher(open.publisher));
+            let topic = ingest.topic.meta.name.to_string();
+            return fail(&link, open.request, &DeclareError::Storage { topic, code });
+        }
+        let lane = open.publisher;
+        let credit_bytes = if ingest.topic.meta.is_fast() { UNCOUNTED } else { PUBLISHER_CREDIT_BYTES };
+        let mut telling = ingest.in_order();
+        ingest.reopen(
+            &mut telling,
+            Box::new(move |taken| {
+                if let Some(link) = weak.upgrade() {
+                    tell(&link, lane, taken);
+                }
+            }),
+        );
+        lock(&lanes).insert(lane, Lane { ingest: Arc::clone(&ingest), done_bytes: 0 });
+        ingest.forget_dedup_after(open.resume_seq);
+        link.send(Control::PublisherOpened(PublisherOpened {
+            request: open.request,
+            publisher: lane,
+            topic: ingest.topic.meta.id,
+            source: ingest.source,
+            epoch: ingest.topic.meta.epoch,
+            last_seq: ingest.last_seq(),
+            spec: ingest.topic.meta.spec,
+            credit_bytes,
+        }));
+        for outcome in ingest.outcomes_after(open.resume_seq) {
+            send_outcome(&link, outcome);
+        }
+    }
+}
+
+/// Tells a publisher what was found out after its messages were taken, and that it may send as much again.
+fn tell(link: &Arc<Link>, lane: u32, taken: Taken) {
+    for outcome in taken.outcomes {
+        send_outcome(link, outcome);
+    }
+    if taken.bytes_done > 0 {
+        link.send(Control::Credit(CreditMessage { lane, bytes: taken.bytes_done as u64 }));
+    }
+    if let Some(code) = taken.ended {
+        let reason = "the log on disk failed; what has no outcome may have been stored".to_owned();
+        link.send(Control::PublisherClosed(PublisherClosed { publisher: lane, code, reason }));
+    }
+}
+
 /// Stores a publisher's waiting messages as room comes. Subscribers that give none for too long are cut off.
-async fn wait_for_room(core: Arc<Core>, session: Arc<ServerSession>, ingest: Arc<Ingest>) {
+async fn wait_for_room(core: Arc<Core>, ingest: Arc<Ingest>) {
     let mut waited_since = Instant::now();
     loop {
         let patience =
             core.config.block_timeout.saturating_sub(waited_since.elapsed()).max(Duration::from_millis(1));
-        if tokio::time::timeout(patience, ingest.topic.ring.room()).await.is_err() {
+        if tokio::time::timeout(patience, ingest.topic.room()).await.is_err() {
             ingest.topic.evict_blockers();
         }
-        let _in_order = ingest.in_order();
+        let telling = ingest.in_order();
         let taken = ingest.retry();
         if taken.bytes_done > 0 {
             waited_since = Instant::now();
         }
         let stalled = taken.stalled;
-        if let Some(link) = session.link() {
-            let bytes = taken.bytes_done as u64;
-            for outcome in taken.outcomes {
-                send_outcome(&link, outcome);
-            }
-            if bytes > 0 {
-                link.send(Control::Credit(CreditMessage { lane: ingest.lane, bytes }));
-            }
-        }
+        telling.iter().for_each(|tell| tell(taken.clone()));
+        drop(telling);
         if !stalled {
             return;
         }
@@ -411,6 +504,7 @@ async fn close_publisher(
     }
     lock(&lanes).remove(&ingest.lane);
     ingest.end(last_seq);
+    ingest.forget();
     let (publisher, reason) = (ingest.lane, String::new());
     link.send(Control::PublisherClosed(PublisherClosed { publisher, code: Code::Normal, reason }));
 }

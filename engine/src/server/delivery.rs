@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use twinlane_proto::control::{Gap, TopicBound, Unsubscribed};
-use twinlane_proto::{Code, Control, SlowPolicy, Start};
+use twinlane_proto::{Control, SlowPolicy, Start};
 
 use crate::cursors::Credit;
 use crate::link::{Link, Outlet, OutletOwner, Seat, Verdict};
@@ -63,7 +63,7 @@ impl OutletOwner for Delivery {
     }
 
     fn missed(&self, from: u64, to: u64) -> Verdict {
-        match self.topic.missed(&self.subscriber, to - from) {
+        match self.topic.missed(&self.subscriber, to, to - from) {
             Miss::Skip(cause) => {
                 let topic = self.topic.meta.id;
                 Verdict::Skip(Some(Gap {
@@ -74,10 +74,7 @@ impl OutletOwner for Delivery {
                     cause,
                 }))
             }
-            Miss::CutOff => {
-                let reason = format!("too slow for {}: missed from offset {from}", self.topic.meta.name);
-                Verdict::End(Unsubscribed { subscription: self.lane, code: Code::SlowConsumer, reason })
-            }
+            Miss::End(code, reason) => Verdict::End(Unsubscribed { subscription: self.lane, code, reason }),
         }
     }
 

@@ -83,7 +83,8 @@ pub(crate) async fn listen(core: &Arc<Core>, options: ListenOptions) -> Result<L
     Ok(Listening { addr, fingerprint })
 }
 
-fn start_sweeping(core: &Arc<Core>, io: &IoThreads) {
+/// Forgets expired sessions from now on, for as long as there is an engine.
+pub(crate) fn start_sweeping(core: &Arc<Core>, io: &IoThreads) {
     let weak = Arc::downgrade(core);
     io.handle(0).spawn(async move {
         loop {

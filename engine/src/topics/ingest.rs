@@ -1,57 +1,70 @@
 //! A publisher stream's way into its topic: order, repeats, answers, back-pressure.
 //!
-//! It stores runs of frames that a decoder has checked. It outlives connections, so that a publisher that comes
-//! back finds out what became of each message. It sends nothing itself; callers pass its answers on.
+//! It stores runs of frames that a decoder has checked: in memory at once, on a durable topic by way of the log, which
+//! answers later. It outlives connections, so that a publisher that comes back finds out what became of each message.
+//! It sends nothing itself; callers pass its answers on.
+
+mod answers;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use twinlane_log::{Committed, Entry, Failure, Listener, Origin};
+use twinlane_proto::Code;
 use twinlane_proto::control::{Acked, Refused};
-use twinlane_proto::frame::{MESSAGE_HEADER_BYTES, MessageRef, stamp_seq, stamp_source, stamp_topic};
-use twinlane_proto::{Code, Level};
+use twinlane_proto::frame::{
+    MESSAGE_HEADER_BYTES, MessageRef, due_us, is_job, stamp_due, stamp_seq, stamp_source, stamp_topic,
+};
 use twinlane_ring::AppendError;
 
+use self::answers::{Answer, Answers, What};
+use super::store::Store;
 use super::{Drops, Topic};
+use crate::faults;
+use crate::heads::now_us;
 use crate::lock::lock;
 use crate::seq_window::{Seen, SeqWindow};
 
-/// Answers kept for a publisher that did not hear them: more than one can have outstanding runs.
-const ANSWERS_MAX: usize = 65_536;
-
-/// The level every ack has until topics can be durable.
-pub(crate) const LEVEL: Level = Level::Memory;
 /// Seqs above this are nonsense; sums with them would overflow.
 const SEQ_MAX: u64 = 1 << 62;
+
+/// A session's number, as the log knows it.
+pub(crate) type SessionId = [u8; 16];
+
+/// Passes on what became of messages, from whichever thread finds out.
+pub(crate) type Teller = Box<dyn Fn(Taken) + Send>;
 
 /// One publisher stream of one session.
 pub(crate) struct Ingest {
     pub(crate) topic: Arc<Topic>,
     pub(crate) source: u32,
+    session: SessionId,
     /// Its lane in the session's connections.
     pub(crate) lane: u32,
     /// Seqs that an earlier session of the publisher used up: this stream's frames count from 1 again.
-    seq_base: u64,
+    pub(crate) seq_base: u64,
     /// Held from taking messages until their outcomes are told.
-    telling: Mutex<()>,
+    telling: Mutex<Option<Teller>>,
     state: Mutex<State>,
 }
 
 struct State {
-    /// The highest seq stored or refused.
+    /// The highest seq taken: it is stored, refused, or on its way to disk.
     last_seq: u64,
-    answers: VecDeque<Answer>,
+    answers: Answers,
+    /// Runs on their way to disk, in order.
+    staged: VecDeque<Staged>,
     /// Fast, unordered: which seqs were seen.
     window: Option<SeqWindow>,
-    /// Runs that wait for room in the ring, in order. Bounded by the publisher's credit.
+    /// Runs that wait for room, in order. Bounded by the publisher's credit.
     waiting: VecDeque<Waiting>,
     ended: bool,
 }
 
-#[derive(Clone, Copy)]
-struct Answer {
+struct Staged {
     first_seq: u64,
     count: u64,
-    first_offset: u64,
+    bytes: usize,
 }
 
 struct Waiting {
@@ -68,13 +81,15 @@ pub(crate) enum Outcome {
 }
 
 /// What a run's arrival led to, for the connection to act on.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Taken {
     pub(crate) outcomes: Vec<Outcome>,
     /// Bytes that no longer count against the publisher's credit.
     pub(crate) bytes_done: usize,
-    /// The ring has no room: call [`Ingest::retry`] when it has.
+    /// There is no room: call [`Ingest::retry`] when there is.
     pub(crate) stalled: bool,
+    /// The stream is over, for this reason: what has no outcome yet gets none.
+    pub(crate) ended: Option<Code>,
 }
 
 /// A publisher broke the rules; its connection ends.
@@ -86,12 +101,14 @@ pub(crate) enum IngestError {
     WrongSeq { first: u64 },
     #[error("a payload is larger than the topic's {payload_bytes_max} bytes")]
     TooLarge { payload_bytes_max: u32 },
+    #[error("message {seq} calls itself a job: only a server hands out jobs")]
+    Job { seq: u64 },
 }
 
 impl IngestError {
     pub(crate) fn code(&self) -> Code {
         match self {
-            Self::OutOfOrder { .. } | Self::WrongSeq { .. } => Code::ProtocolViolation,
+            Self::OutOfOrder { .. } | Self::WrongSeq { .. } | Self::Job { .. } => Code::ProtocolViolation,
             Self::TooLarge { .. } => Code::TooLarge,
         }
     }
@@ -99,32 +116,63 @@ impl IngestError {
 
 impl Ingest {
     /// A stream whose first message will have seq `last_seq + 1`.
-    pub(crate) fn new(topic: Arc<Topic>, lane: u32, last_seq: u64) -> Self {
+    pub(crate) fn new(topic: Arc<Topic>, session: SessionId, lane: u32, last_seq: u64) -> Self {
         let last_seq = last_seq.min(SEQ_MAX);
         let source = topic.open_source();
+        Self::of(topic, source, (session, lane), last_seq, last_seq, Answers::default())
+    }
+
+    /// A stream that the log remembers. Seqs up to `last_seq` that it has no answer for were refused.
+    pub(crate) fn recovered(
+        topic: Arc<Topic>,
+        source: u32,
+        seq_base: u64,
+        recovered: &twinlane_log::RecoveredStream,
+    ) -> Self {
+        topic.reopen_source();
+        let last_seq = recovered.last_seq.max(seq_base);
+        let answers = Answers::recovered(last_seq, &recovered.answers);
+        Self::of(topic, source, (recovered.session, recovered.lane), seq_base, last_seq, answers)
+    }
+
+    fn of(
+        topic: Arc<Topic>,
+        source: u32,
+        (session, lane): (SessionId, u32),
+        seq_base: u64,
+        last_seq: u64,
+        answers: Answers,
+    ) -> Self {
         let state = State {
             last_seq,
-            answers: VecDeque::new(),
+            answers,
+            staged: VecDeque::new(),
             window: None,
             waiting: VecDeque::new(),
             ended: false,
         };
-        Self { topic, source, lane, seq_base: last_seq, telling: Mutex::default(), state: Mutex::new(state) }
+        Self { topic, source, session, lane, seq_base, telling: Mutex::new(None), state: Mutex::new(state) }
     }
 
     /// Outcomes are told in the order of their messages: hold this from [`Self::take`] or [`Self::retry`] until
     /// theirs are passed on.
-    pub(crate) fn in_order(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn in_order(&self) -> MutexGuard<'_, Option<Teller>> {
         lock(&self.telling)
     }
 
-    /// The publisher is back on a new connection and sends again from the first message that is not stored: those
-    /// that wait for room are not waited for any more.
-    pub(crate) fn reopen(&self) {
+    /// The publisher is here, on a new connection perhaps, and sends (again) from the first message that was not taken:
+    /// those that wait for room are not waited for any more. `tell` passes on what is found out later.
+    pub(crate) fn reopen(&self, telling: &mut MutexGuard<'_, Option<Teller>>, tell: Teller) {
+        **telling = Some(tell);
         lock(&self.state).waiting.clear();
     }
 
-    /// The highest seq whose outcome is decided.
+    /// Takes messages that wait for room back.
+    pub(crate) fn give_back_waiting(&self) {
+        lock(&self.state).waiting.clear();
+    }
+
+    /// The highest seq that need not be sent again.
     pub(crate) fn last_seq(&self) -> u64 {
         lock(&self.state).last_seq
     }
@@ -133,15 +181,33 @@ impl Ingest {
     pub(crate) fn outcomes_after(&self, seq: u64) -> Vec<Outcome> {
         let seq = seq.min(SEQ_MAX);
         let mut state = lock(&self.state);
-        while state.answers.front().is_some_and(|answer| answer.first_seq + answer.count <= seq + 1) {
-            state.answers.pop_front();
+        state.answers.forget_through(seq);
+        state.answers.between(seq + 1, u64::MAX).map(|answer| self.outcome(answer)).collect()
+    }
+
+    /// Forgets what came after `seq`, if that fault is planted.
+    pub(crate) fn forget_dedup_after(&self, seq: u64) {
+        if faults::no_dedup() {
+            let mut state = lock(&self.state);
+            state.last_seq = state.last_seq.min(seq.max(self.seq_base));
         }
-        let after = state.answers.iter().filter_map(|answer| answer.from(seq + 1));
-        after.map(|answer| self.acked(answer)).collect()
+    }
+
+    /// What is known of the stream is not needed any more: it, or its session, is over for good.
+    pub(crate) fn forget(&self) {
+        if let Some(store) = &self.topic.store {
+            // A log that takes no more remembers it until its session expires after a restart.
+            let _ = store.log.forget_stream(self.session, self.lane);
+        }
     }
 
     /// Takes a run of frames with seqs from `first`. `bytes` and `ends` are as the decoder gives them.
-    pub(crate) fn take(&self, first: u64, bytes: &[u8], ends: &[u32]) -> Result<Taken, IngestError> {
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        first: u64,
+        bytes: &[u8],
+        ends: &[u32],
+    ) -> Result<Taken, IngestError> {
         let payload_bytes_max = self.topic.meta.spec.payload_bytes_max;
         if first > SEQ_MAX {
             return Err(IngestError::WrongSeq { first });
@@ -149,6 +215,9 @@ impl Ingest {
         let frames = || frames(bytes, ends);
         if frames().zip(first..).any(|(frame, seq)| frame_seq(frame) != seq) {
             return Err(IngestError::WrongSeq { first });
+        }
+        if let Some((_, seq)) = frames().zip(first..).find(|(frame, _)| is_job(frame)) {
+            return Err(IngestError::Job { seq });
         }
         let mut sizes = frames().map(<[u8]>::len);
         let suspect = MESSAGE_HEADER_BYTES + payload_bytes_max as usize;
@@ -187,7 +256,7 @@ impl Ingest {
     }
 
     /// Tries again to store what waits for room.
-    pub(crate) fn retry(&self) -> Taken {
+    pub(crate) fn retry(self: &Arc<Self>) -> Taken {
         let mut state = lock(&self.state);
         let mut taken = Taken::default();
         while let Some(next) = state.waiting.pop_front() {
@@ -213,50 +282,89 @@ impl Ingest {
     }
 
     /// Stores all of a run, or as much as there is room for; the rest waits.
-    fn store(&self, state: &mut State, first: u64, bytes: &[u8], ends: &[u32], taken: &mut Taken) {
+    fn store(self: &Arc<Self>, state: &mut State, first: u64, bytes: &[u8], ends: &[u32], taken: &mut Taken) {
+        if let Some(store) = &self.topic.store {
+            return self.stage(store, state, first, bytes, ends, taken);
+        }
         let (mut at, mut byte) = (0, 0);
         while at < ends.len() {
             let rest = rebased(&ends[at..], byte);
-            match self.topic.ring.append_run(&bytes[byte..], &rest, |_, run| self.stamp(run)) {
+            let stored = self.topic.ring.append_run(&bytes[byte..], &rest, |first_offset, run| {
+                self.stamp(run);
+                self.topic.note_last(first_offset, run);
+            });
+            match stored {
                 Ok(appended) => {
-                    let answer = Answer {
-                        first_seq: first + at as u64,
-                        count: appended.frames as u64,
-                        first_offset: appended.first_offset,
-                    };
-                    state.last_seq = answer.first_seq + answer.count - 1;
-                    state.remember(answer);
-                    taken.outcomes.push(self.acked(answer));
+                    let (first_seq, count) = (first + at as u64, appended.frames as u64);
+                    state.last_seq = first_seq + count - 1;
+                    let stored = Answer { first_seq, count, what: What::Stored(appended.first_offset) };
+                    taken.outcomes.push(self.outcome(state.answers.remember(stored)));
                     taken.bytes_done += appended.bytes;
                     at += appended.frames;
                     byte += appended.bytes;
                 }
                 Err(AppendError::Full) => {
                     let first = first + at as u64;
-                    state.waiting.push_back(Waiting {
-                        first,
-                        bytes: bytes[byte..].to_vec(),
-                        ends: rest.into_owned(),
-                    });
+                    state.wait_for_room(first, &bytes[byte..], rest.into_owned());
                     taken.stalled = true;
                     return;
                 }
                 Err(error) => {
                     let code =
                         if matches!(error, AppendError::Closed) { Code::Closed } else { Code::TooLarge };
-                    let count = (ends.len() - at) as u32;
-                    state.last_seq = first + ends.len() as u64 - 1;
-                    taken.outcomes.push(Outcome::Refused(Refused {
-                        publisher: self.lane,
-                        first_seq: first + at as u64,
-                        count,
-                        code,
-                    }));
                     taken.bytes_done += bytes.len() - byte;
-                    return;
+                    let count = (ends.len() - at) as u64;
+                    return self.refuse(state, first + at as u64, count, code, taken);
                 }
             }
         }
+    }
+
+    /// Durable: hands a run to the log; its outcome comes when it is on disk.
+    fn stage(
+        self: &Arc<Self>,
+        store: &Store,
+        state: &mut State,
+        first: u64,
+        bytes: &[u8],
+        ends: &[u32],
+        taken: &mut Taken,
+    ) {
+        let count = ends.len() as u64;
+        if store.is_held() {
+            taken.stalled = true;
+            return state.wait_for_room(first, bytes, ends.to_vec());
+        }
+        let mut run = bytes.to_vec();
+        self.stamp(&mut run);
+        let frames = if faults::skip() { skip_one(&mut run, first, ends) } else { count as u32 };
+        let run = Entry::Run {
+            topic: self.topic.meta.id,
+            origin: Origin { session: self.session, lane: self.lane, first_seq: first },
+            frames,
+            bytes: &run,
+        };
+        // Known as staged before the log's thread can say that it is committed: it waits for `state`.
+        match self.topic.append(store, run, Arc::clone(self) as Arc<dyn Listener>) {
+            Ok(()) => {
+                state.last_seq = first + count - 1;
+                state.staged.push_back(Staged { first_seq: first, count, bytes: bytes.len() });
+            }
+            Err(twinlane_log::AppendError::Full { .. }) => {
+                taken.stalled = true;
+                state.wait_for_room(first, bytes, ends.to_vec());
+            }
+            Err(error) => {
+                tracing::debug!(%error, topic = %self.topic.meta.name, "the log takes no more");
+                taken.ended = Some(Code::StorageFailed);
+            }
+        }
+    }
+
+    fn refuse(&self, state: &mut State, first_seq: u64, count: u64, code: Code, taken: &mut Taken) {
+        state.last_seq = first_seq + count - 1;
+        let refused = Answer { first_seq, count, what: What::Refused(code) };
+        taken.outcomes.push(self.outcome(state.answers.remember(refused)));
     }
 
     /// Skips what was stored before, repeating its answers. Returns how many frames that is.
@@ -265,8 +373,7 @@ impl Ingest {
             return 0;
         }
         let last = state.last_seq.min(first + count as u64 - 1);
-        let known = state.answers.iter().filter_map(|answer| answer.from(first)?.until(last));
-        taken.outcomes.extend(known.map(|answer| self.acked(answer)));
+        taken.outcomes.extend(state.answers.between(first, last).map(|answer| self.outcome(answer)));
         (last + 1 - first) as usize
     }
 
@@ -320,6 +427,7 @@ impl Ingest {
             let (frame, after) = rest.split_at_mut(frame_bytes);
             stamp_topic(frame, self.topic.meta.id);
             stamp_source(frame, self.source);
+            stamp_delay(frame);
             if self.seq_base > 0 {
                 stamp_seq(frame, frame_seq(frame) - self.seq_base);
             }
@@ -327,14 +435,51 @@ impl Ingest {
         }
     }
 
-    fn acked(&self, answer: Answer) -> Outcome {
-        Outcome::Acked(Acked {
-            publisher: self.lane,
-            first_seq: answer.first_seq,
-            count: answer.count as u32,
-            first_offset: answer.first_offset,
-            level: LEVEL,
-        })
+    fn outcome(&self, answer: Answer) -> Outcome {
+        let Answer { first_seq, count, what } = answer;
+        let (publisher, count) = (self.lane, count as u32);
+        match what {
+            What::Stored(first_offset) => {
+                let level = self.topic.level();
+                Outcome::Acked(Acked { publisher, first_seq, count, first_offset, level })
+            }
+            What::Refused(code) => Outcome::Refused(Refused { publisher, first_seq, count, code }),
+        }
+    }
+}
+
+/// The log's answers to what was staged.
+impl Listener for Ingest {
+    fn committed(&self, record: Committed<'_>) {
+        let Some(store) = &self.topic.store else { return };
+        let telling = self.in_order();
+        let mut taken = Taken::default();
+        for run in record.runs() {
+            store.show(run.first_offset, run.bytes);
+            let mut state = lock(&self.state);
+            let staged = state.staged.pop_front().expect("the log answers each staged run once, in order");
+            let what = What::Stored(run.first_offset);
+            let stored = Answer { first_seq: staged.first_seq, count: staged.count, what };
+            taken.outcomes.push(self.outcome(state.answers.remember(stored)));
+            taken.bytes_done += staged.bytes;
+        }
+        telling.iter().for_each(|tell| tell(std::mem::take(&mut taken)));
+    }
+
+    fn failed(&self, why: Failure) {
+        let telling = self.in_order();
+        let mut taken = Taken::default();
+        let mut state = lock(&self.state);
+        match (why, state.staged.pop_front()) {
+            (Failure::NoSpace, Some(Staged { first_seq, count, bytes })) => {
+                let refused = Answer { first_seq, count, what: What::Refused(Code::NoSpace) };
+                taken.outcomes.push(self.outcome(state.answers.remember(refused)));
+                taken.bytes_done += bytes;
+            }
+            _ => taken.ended = Some(Code::StorageFailed),
+        }
+        drop(state);
+        telling.iter().for_each(|tell| tell(std::mem::take(&mut taken)));
     }
 }
 
@@ -346,37 +491,18 @@ impl Drop for Ingest {
 }
 
 impl State {
-    fn remember(&mut self, answer: Answer) {
-        if let Some(last) = self.answers.back_mut()
-            && last.first_seq + last.count == answer.first_seq
-            && last.first_offset + last.count == answer.first_offset
-            && last.count + answer.count <= u64::from(u32::MAX)
-        {
-            last.count += answer.count;
-            return;
-        }
-        if self.answers.len() == ANSWERS_MAX {
-            self.answers.pop_front();
-        }
-        self.answers.push_back(answer);
+    fn wait_for_room(&mut self, first: u64, bytes: &[u8], ends: Vec<u32>) {
+        self.waiting.push_back(Waiting { first, bytes: bytes.to_vec(), ends });
     }
 }
 
-impl Answer {
-    /// The part from `seq` on.
-    fn from(&self, seq: u64) -> Option<Self> {
-        let skip = seq.saturating_sub(self.first_seq);
-        (skip < self.count).then(|| Self {
-            first_seq: self.first_seq + skip,
-            count: self.count - skip,
-            first_offset: self.first_offset + skip,
-        })
-    }
-
-    /// The part up to and with `seq`.
-    fn until(&self, seq: u64) -> Option<Self> {
-        (self.first_seq <= seq).then(|| Self { count: self.count.min(seq - self.first_seq + 1), ..*self })
-    }
+/// The fault `skip`: takes one message in many out of a run. Returns how many are left.
+fn skip_one(run: &mut Vec<u8>, first: u64, ends: &[u32]) -> u32 {
+    let skipped = (0..ends.len()).find(|at| (first + *at as u64).is_multiple_of(faults::SKIPPED));
+    let Some(at) = skipped.filter(|_| ends.len() > 1) else { return ends.len() as u32 };
+    let from = if at == 0 { 0 } else { ends[at - 1] as usize };
+    run.drain(from..ends[at] as usize);
+    ends.len() as u32 - 1
 }
 
 fn frames<'b>(bytes: &'b [u8], ends: &'b [u32]) -> impl Iterator<Item = &'b [u8]> {
@@ -386,6 +512,14 @@ fn frames<'b>(bytes: &'b [u8], ends: &'b [u32]) -> impl Iterator<Item = &'b [u8]
         from = *end as usize;
         frame
     })
+}
+
+/// Makes a message's delay, if it has one, the time when it is over.
+#[inline]
+pub(crate) fn stamp_delay(frame: &mut [u8]) {
+    if let Some(delay_us) = due_us(frame) {
+        stamp_due(frame, now_us().saturating_add(delay_us));
+    }
 }
 
 fn frame_bytes(frame: &[u8]) -> usize {

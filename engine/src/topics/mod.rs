@@ -1,18 +1,27 @@
 //! The topics of one engine: declared once, found by name or number, watched by wildcard subscriptions.
 
 pub(crate) mod ingest;
+mod last;
+mod lazy_ring;
+#[cfg(test)]
+mod many;
+mod record;
+pub(crate) mod store;
 mod topic;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
+use twinlane_log::{AppendError, Entry, Log, RecoveredState, RecoveredTopic};
 use twinlane_proto::topic::NameError;
-use twinlane_proto::{Channel, Filter, Mode, TopicName, TopicSpec};
+use twinlane_proto::{Channel, Code, Filter, Last, Mode, Storage as Kept, TopicName, TopicSpec};
 
 use crate::config::Limits;
 use crate::error::DeclareError;
 use crate::lock::lock;
+use crate::storage::Storage;
 
+pub(crate) use record::{RecordError, StreamRecord, TopicRecord};
 pub(crate) use topic::{
     Drops, Miss, Subscribed, Subscriber, Topic, frame_bytes_max, random_u64, ring_config_for,
 };
@@ -22,6 +31,8 @@ pub(crate) const RETAIN_BYTES_MAX: u64 = 60 << 20;
 
 pub(crate) struct Topics {
     limits: Limits,
+    /// Where durable topics are kept.
+    storage: Storage,
     state: Mutex<State>,
 }
 
@@ -30,6 +41,8 @@ struct State {
     by_name: HashMap<TopicName, Arc<Topic>>,
     by_id: BTreeMap<u32, Arc<Topic>>,
     last_id: u32,
+    /// Who declares many topics is remembered once.
+    last_declarer: Arc<str>,
     watchers: Vec<Watcher>,
     next_watcher: u64,
 }
@@ -53,8 +66,54 @@ impl Drop for Watch {
 }
 
 impl Topics {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, state: Mutex::default() }
+    pub(crate) fn new(limits: Limits, storage: Storage) -> Self {
+        Self { limits, storage, state: Mutex::default() }
+    }
+
+    /// Where durable topics are, if there were any.
+    pub(crate) fn log(&self) -> Option<&Log> {
+        self.storage.log()
+    }
+
+    /// Puts a topic back that the log remembers, before there is any other. How much of it is kept is the operator's to
+    /// change: `configured` says so for all topics that are in the configuration.
+    pub(crate) fn restore(
+        &self,
+        recovered: &RecoveredTopic,
+        configured: &[(String, TopicSpec)],
+    ) -> Result<(), RecordError> {
+        let mut record = TopicRecord::decode(&recovered.value)?;
+        let log = self.log().expect("what was recovered came from the log");
+        let wanted = configured.iter().find(|(name, _)| name == record.name.as_str());
+        if let Some(Ok(wanted)) = wanted.map(|(_, spec)| self.effective(&record.name, *spec)) {
+            let TopicSpec { retain_bytes, retain_messages, retain_age_ms, .. } = wanted;
+            let spec = TopicSpec { retain_bytes, retain_messages, retain_age_ms, ..record.spec };
+            if spec != record.spec {
+                record.spec = spec;
+                let value = record.encode();
+                // Not written, it is changed again at the next start.
+                let _ = log.append(&[Entry::Topic { id: recovered.id, value: &value }], None);
+            }
+        }
+        let topic = Arc::new(Topic::durable(recovered.id, record, log, recovered.next, &self.limits));
+        let mut state = lock(&self.state);
+        state.last_id = state.last_id.max(recovered.id);
+        state.by_id.insert(recovered.id, Arc::clone(&topic));
+        state.by_name.insert(topic.meta.name.clone(), topic);
+        Ok(())
+    }
+
+    /// Puts the last values of durable topics back: those that were saved, and those among the messages.
+    pub(crate) fn restore_last_values(&self, states: &[RecoveredState]) {
+        for state in states {
+            let Some((topic, key)) = store::parse_last_key(&state.key) else { continue };
+            if let Some(store) = self.by_id(topic).and_then(|topic| topic.store.clone()) {
+                store.restore_last(key, &state.snapshot);
+            }
+        }
+        for topic in self.all().iter().filter(|topic| topic.meta.spec.last != Last::None) {
+            topic.read_last_values();
+        }
     }
 
     /// The topic `name` as `spec`, made now if it does not exist.
@@ -78,7 +137,10 @@ impl Topics {
             .checked_add(1)
             .ok_or(DeclareError::TooMany { topics_max: self.limits.topics_max })?;
         state.last_id = id;
-        let topic = Arc::new(Topic::new(id, name.clone(), spec, declared_by.to_owned()));
+        if *state.last_declarer != *declared_by {
+            state.last_declarer = declared_by.into();
+        }
+        let topic = Arc::new(self.make(id, name, spec, &state.last_declarer)?);
         state.by_id.insert(id, Arc::clone(&topic));
         state.by_name.insert(name.clone(), Arc::clone(&topic));
         for watcher in state.watchers.iter().filter(|watcher| watcher.filter.matches(name)) {
@@ -90,6 +152,37 @@ impl Topics {
             tracing::info!(topic = %name, %spec, declared_by, "topic declared");
         }
         Ok(topic)
+    }
+
+    fn make(
+        &self,
+        id: u32,
+        name: &TopicName,
+        spec: TopicSpec,
+        declared_by: &Arc<str>,
+    ) -> Result<Topic, DeclareError> {
+        let name = name.clone();
+        if spec.storage == Kept::Memory {
+            return Ok(Topic::new(id, name, spec, Arc::clone(declared_by), self.limits.last_keys_max));
+        }
+        let log = self.storage.log_or_make().map_err(|error| {
+            tracing::error!(%error, "a durable topic cannot be made");
+            DeclareError::Storage { topic: name.to_string(), code: Code::StorageFailed }
+        })?;
+        let Some(log) = log else {
+            return Err(DeclareError::NoStorage { topic: name.to_string() });
+        };
+        let declared_by = declared_by.to_string();
+        let declared_by = declared_by.to_string();
+        let record = TopicRecord { name, epoch: random_u64(), spec, declared_by, sources: 1 };
+        // Whoever publishes on it is acknowledged only after this record: it comes first in the log.
+        let value = record.encode();
+        let declared = log.append(&[Entry::Topic { id, value: &value }], None);
+        declared.map_err(|error| DeclareError::Storage {
+            topic: record.name.to_string(),
+            code: storage_code(&error),
+        })?;
+        Ok(Topic::durable(id, record, log, 0, &self.limits))
     }
 
     /// Forgets a topic. Its subscriptions end; publishers are told that it is closed.
@@ -169,14 +262,30 @@ impl Topics {
             }
         };
         over("payload_bytes_max", spec.payload_bytes_max.into(), payload_limit.into())?;
-        over("retain_bytes", spec.retain_bytes, RETAIN_BYTES_MAX)?;
+        let is_durable = spec.storage == Kept::Disk;
+        if !is_durable {
+            over("retain_bytes", spec.retain_bytes, RETAIN_BYTES_MAX)?;
+        }
         let or = |asked: u64, default: u64| if asked == 0 { default } else { asked };
         let mut full = spec;
         full.mode = if spec.channel == Channel::Reliable { Mode::Ordered } else { spec.mode };
         full.payload_bytes_max = or(spec.payload_bytes_max.into(), payload_limit.into()) as u32;
-        full.retain_bytes = or(spec.retain_bytes, limits.topic_retain_bytes);
-        full.retain_messages = or(spec.retain_messages, limits.topic_retain_messages);
+        let (bytes, messages) = match is_durable {
+            true => (limits.durable_retain_bytes, limits.durable_retain_messages),
+            false => (limits.topic_retain_bytes, limits.topic_retain_messages),
+        };
+        full.retain_bytes = or(spec.retain_bytes, bytes);
+        full.retain_messages = or(spec.retain_messages, messages);
         Ok(full)
+    }
+}
+
+/// What a client is told of a log that takes no more.
+pub(crate) fn storage_code(error: &AppendError) -> Code {
+    match error {
+        AppendError::Full { .. } => Code::Busy,
+        AppendError::TooLarge { .. } => Code::TooLarge,
+        _ => Code::StorageFailed,
     }
 }
 

@@ -2,18 +2,28 @@
 //!
 //! It moves no bytes between peers; publishers append through [`super::ingest`], subscribers read cursors.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
-use twinlane_proto::frame::{MESSAGE_HEADER_BYTES, MessageHeader, encode_end};
+use twinlane_log::{AppendError, Entry, Listener, Log, Retention};
+use twinlane_proto::frame::{Frames, MESSAGE_HEADER_BYTES, MessageHeader, encode_end};
 use twinlane_proto::limits::OPTIONS_BYTES_MAX;
-use twinlane_proto::{Channel, GapCause, Outcome, SlowPolicy, Start, TopicName, TopicSpec};
-use twinlane_ring::{Cursor, Gating, Ring, RingConfig, Start as RingStart};
+use twinlane_proto::{
+    Channel, Code, GapCause, Last, Level, Outcome, SlowPolicy, Start, Storage, TopicName, TopicSpec,
+};
+use twinlane_ring::{Gating, Read, Ring, RingConfig, Start as RingStart};
 
+use super::last::LastValues;
+use super::lazy_ring::LazyRing;
+use super::record::TopicRecord;
+use super::store::{Holding, Store, once};
+use crate::config::Limits;
 use crate::lock::lock;
-use crate::message::TopicMeta;
+use crate::message::{TopicMeta, TopicRun};
 use crate::status::{SubscriberRow, TopicStatus};
+use crate::topic_cursor::{PIECE_BYTES, SMALL_PIECE_BYTES, TopicCursor};
 
 /// Segments a topic's history is cut into: the retained window moves by one of them at a time.
 const SEGMENTS: usize = 4;
@@ -22,12 +32,23 @@ const SPARE_SEGMENTS: usize = 4;
 /// Average frame for which a segment's frame index is sized; smaller frames end a segment earlier.
 const INDEXED_FRAME_BYTES: usize = 48;
 
+/// Bytes read at a time to find last values.
+const LAST_READ_BYTES: usize = 1 << 20;
+/// Numbers of publisher streams recorded ahead.
+const SOURCES_AHEAD: u32 = 1_024;
+
 pub(crate) struct Topic {
     pub(crate) meta: Arc<TopicMeta>,
-    pub(crate) ring: Ring,
+    pub(crate) ring: LazyRing,
+    /// The newest values, if it keeps them.
+    last: Option<Arc<LastValues>>,
+    /// On disk, if it is durable.
+    pub(crate) store: Option<Arc<Store>>,
     pub(crate) drops: Drops,
-    declared_by: String,
+    declared_by: Arc<str>,
     next_source: AtomicU32,
+    /// Numbers below this are recorded as given, on a durable topic.
+    sources_recorded: AtomicU32,
     publishers: AtomicU64,
     subscribers: Mutex<Vec<Weak<Subscriber>>>,
 }
@@ -58,13 +79,19 @@ pub(crate) struct Subscriber {
     pub(crate) over: &'static str,
     pub(crate) slow: SlowPolicy,
     pub(crate) position: AtomicU64,
+    /// Before this offset it is sent last values only.
+    live_from: u64,
     /// What keeps publishers from overwriting what this subscriber has not read.
     gate: Option<twinlane_ring::Gate>,
+    /// On a durable topic: it was up with what is in memory once. Catching up from further back is no fault.
+    was_current: AtomicBool,
+    /// Why it was ended by the engine.
+    end: OnceLock<(Code, String)>,
 }
 
 /// A new subscription to one topic.
 pub(crate) struct Subscribed {
-    pub(crate) cursor: Cursor,
+    pub(crate) cursor: TopicCursor,
     pub(crate) subscriber: Arc<Subscriber>,
     pub(crate) next_offset: u64,
     /// Publisher streams with this number or a higher one begin after `next_offset`.
@@ -76,34 +103,149 @@ pub(crate) struct Subscribed {
 pub(crate) enum Miss {
     /// They are gone, for this reason; the subscription goes on.
     Skip(GapCause),
-    /// A reliable subscription never skips silently: it ends, `SlowConsumer`.
-    CutOff,
+    /// A reliable subscription never skips silently: it ends, for this reason.
+    End(Code, String),
 }
 
 impl Topic {
-    pub(crate) fn new(id: u32, name: TopicName, spec: TopicSpec, declared_by: String) -> Self {
+    /// A topic that is kept in memory, with at most `last_keys_max` last values.
+    pub(crate) fn new(
+        id: u32,
+        name: TopicName,
+        spec: TopicSpec,
+        declared_by: Arc<str>,
+        last_keys_max: usize,
+    ) -> Self {
+        let ring = LazyRing::new(ring_config(spec.retain_bytes, &spec));
+        let last = LastValues::new(spec.last, last_keys_max).map(Arc::new);
+        Self::of(TopicMeta { id, name, epoch: random_u64(), spec }, (ring, last, None), declared_by)
+    }
+
+    /// A topic whose messages are in `log`, with `next` of them committed so far. Of the newest as many are in memory,
+    /// too, as a topic in memory would keep.
+    pub(crate) fn durable(id: u32, record: TopicRecord, log: &Log, next: u64, limits: &Limits) -> Self {
+        let TopicRecord { name, epoch, spec, declared_by, sources } = record;
+        let config = ring_config(limits.topic_retain_bytes.min(spec.retain_bytes), &spec);
         let ring =
-            Ring::new(ring_config(&spec)).expect("specifications are checked against the ring's bounds");
-        let epoch = random_u64();
+            Ring::starting_at(config, next).expect("specifications are checked against the ring's bounds");
+        let last = LastValues::new(spec.last, limits.last_keys_max).map(Arc::new);
+        let store = Arc::new(Store::new(log.clone(), id, ring.clone(), last.clone()));
+        let (bytes, messages) = (spec.retain_bytes, spec.retain_messages);
+        let age = Duration::from_millis(spec.retain_age_ms);
+        log.set_retention(id, Retention { bytes, messages, age });
+        let (meta, ring) = (TopicMeta { id, name, epoch, spec }, LazyRing::of(ring, config));
+        let topic = Self::of(meta, (ring, last, Some(store)), declared_by.into());
+        topic.next_source.store(sources, Ordering::Relaxed);
+        topic.sources_recorded.store(sources, Ordering::Relaxed);
+        topic
+    }
+
+    fn of(
+        meta: TopicMeta,
+        (ring, last, store): (LazyRing, Option<Arc<LastValues>>, Option<Arc<Store>>),
+        declared_by: Arc<str>,
+    ) -> Self {
         Self {
-            meta: Arc::new(TopicMeta { id, name, epoch, spec }),
+            meta: Arc::new(meta),
             ring,
+            last,
+            store,
             drops: Drops::default(),
             declared_by,
             next_source: AtomicU32::new(1),
+            sources_recorded: AtomicU32::new(1),
             publishers: AtomicU64::new(0),
             subscribers: Mutex::new(Vec::new()),
         }
+    }
+
+    /// What the log keeps of the topic beside its messages. Numbers of publisher streams are recorded ahead, so that
+    /// none is given twice, also after a crash.
+    pub(crate) fn record(&self) -> TopicRecord {
+        TopicRecord {
+            name: self.meta.name.clone(),
+            epoch: self.meta.epoch,
+            spec: self.meta.spec,
+            declared_by: self.declared_by.to_string(),
+            sources: self.sources_recorded.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Waits until it is worth trying to publish again after the topic was full.
+    pub(crate) async fn room(&self) {
+        match &self.store {
+            Some(store) => store.room().await,
+            None => self.ring.room().await,
+        }
+    }
+
+    /// Messages were stored in memory, from offset `first_offset` on.
+    #[inline]
+    pub(crate) fn note_last(&self, first_offset: u64, frames: &[u8]) {
+        if let Some(last) = &self.last {
+            (first_offset..).zip(Frames::new(frames)).for_each(|(at, frame)| last.note(at, frame.as_bytes()));
+        }
+    }
+
+    /// Finds the last values among the messages that are retained, when the engine starts. Reads them all: what cannot
+    /// be read is left out here and reported to whoever subscribes to it.
+    pub(crate) fn read_last_values(&self) {
+        let Some(store) = &self.store else { return };
+        let bounds = store.log.bounds(self.meta.id);
+        let (mut from, mut frames) = (bounds.oldest, Vec::new());
+        while from < bounds.next {
+            frames.clear();
+            let Ok(run) = store.log.read(self.meta.id, from, LAST_READ_BYTES, &mut frames) else { return };
+            store.note_last(run.first_offset, &frames);
+            from = run.first_offset + u64::from(run.frames.max(1));
+        }
+    }
+
+    /// How safely an acknowledged message is kept.
+    pub(crate) fn level(&self) -> Level {
+        if self.store.is_some() { Level::Disk } else { Level::Memory }
     }
 
     pub(crate) fn declared_by(&self) -> &str {
         &self.declared_by
     }
 
+    /// Stages an entry of this durable topic; `listener` hears when it is on disk.
+    pub(crate) fn append(
+        &self,
+        store: &Store,
+        entry: Entry<'_>,
+        listener: Arc<dyn Listener>,
+    ) -> Result<(), AppendError> {
+        match store.append(&[entry], Arc::clone(&listener)) {
+            // The log was full when the topic was declared, and has forgotten it.
+            Err(AppendError::UnknownTopic(_)) => {
+                let value = self.record().encode();
+                store.append(&[Entry::Topic { id: self.meta.id, value: &value }, entry], listener)
+            }
+            appended => appended,
+        }
+    }
+
     /// A number for one more publisher stream.
     pub(crate) fn open_source(&self) -> u32 {
         self.publishers.fetch_add(1, Ordering::Relaxed);
-        self.next_source.fetch_add(1, Ordering::AcqRel)
+        let source = self.next_source.fetch_add(1, Ordering::AcqRel);
+        if let Some(store) = &self.store
+            && source >= self.sources_recorded.load(Ordering::Relaxed)
+        {
+            self.sources_recorded.fetch_max(source + SOURCES_AHEAD, Ordering::Relaxed);
+            let value = self.record().encode();
+            let entry = Entry::Topic { id: self.meta.id, value: &value };
+            // In the log before any message of that stream is. Failing, so will they.
+            let _ = store.append(&[entry], once(|_| ()));
+        }
+        source
+    }
+
+    /// An earlier publisher stream goes on.
+    pub(crate) fn reopen_source(&self) {
+        self.publishers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A publisher stream ended after `last_seq`. Subscribers of a fast topic hear of the tail.
@@ -134,34 +276,81 @@ impl Topic {
             (Some((_, offset)), _) if offset >= retained => (offset, Outcome::Resumed),
             (Some((_, offset)), _) => (retained, Outcome::Gap(retained - offset)),
             (None, Start::New) => (next, Outcome::Fresh),
+            (None, Start::Last) if self.last.is_some() => (next, Outcome::Fresh),
             (None, Start::Last) => (next.saturating_sub(1).max(retained), Outcome::Fresh),
             (None, Start::All) => (retained, Outcome::Fresh),
             (None, Start::Offset(offset)) if offset < retained => (retained, Outcome::Gap(retained - offset)),
             (None, Start::Offset(offset)) => (offset.min(next), Outcome::Fresh),
+            (None, Start::Time(time_us)) => (self.offset_at(time_us), Outcome::Fresh),
         };
-        let gated = self.meta.spec.channel == Channel::Reliable && slow == SlowPolicy::Block;
+        // In memory there is nothing to spill to: such a subscriber is waited for.
+        let is_waited_for = self.store.is_none() && slow != SlowPolicy::Disconnect;
+        let gated = self.meta.spec.channel == Channel::Reliable && is_waited_for;
         let gating = if gated { Gating::Gated } else { Gating::Lossy };
         let cursor = self.ring.cursor(RingStart::Offset(offset), gating);
+        let live_from = cursor.position();
+        let values = match (&self.last, resume, start) {
+            (Some(last), None, Start::Last) => last.before(live_from),
+            _ => Vec::new(),
+        };
+        let next_offset = values.first().map_or(live_from, TopicRun::first_offset);
         let subscriber = Arc::new(Subscriber {
             session: session.to_owned(),
             over,
             slow,
-            position: AtomicU64::new(cursor.position()),
+            position: AtomicU64::new(next_offset),
+            live_from,
             gate: cursor.gate(),
+            was_current: AtomicBool::new(false),
+            end: OnceLock::new(),
         });
+        let mut cursor = match &self.store {
+            None => TopicCursor::from(cursor),
+            Some(store) => TopicCursor::durable(
+                cursor,
+                Arc::clone(store),
+                Holding::new(store, &subscriber, live_from),
+                PIECE_BYTES,
+            ),
+        };
+        cursor.begin_with(values);
         let mut subscribers = lock(&self.subscribers);
         subscribers.retain(|known| known.strong_count() > 0);
         subscribers.push(Arc::downgrade(&subscriber));
         drop(subscribers);
-        let next_offset = cursor.position();
         // Read after the cursor stands: all messages of later streams come behind it.
         let next_source = self.next_source.load(Ordering::Acquire);
         Subscribed { cursor, subscriber, next_offset, next_source, outcome }
     }
 
+    /// A cursor of the engine's own, which nobody waits for.
+    pub(crate) fn reader(&self, offset: u64) -> TopicCursor {
+        let cursor = self.ring.cursor(RingStart::Offset(offset), Gating::Lossy);
+        let Some(store) = &self.store else { return cursor.into() };
+        let nobody = Arc::new(Subscriber {
+            session: String::new(),
+            over: "local",
+            slow: SlowPolicy::Spill,
+            position: AtomicU64::new(offset),
+            live_from: 0,
+            gate: None,
+            was_current: AtomicBool::new(false),
+            end: OnceLock::new(),
+        });
+        TopicCursor::durable(
+            cursor,
+            Arc::clone(store),
+            Holding::new(store, &nobody, offset),
+            SMALL_PIECE_BYTES,
+        )
+    }
+
     /// Lets go of the subscribers that keep publishers waiting, the furthest back first, until there is room.
     /// Each finds out at its next read. Who has read everything is never among them.
     pub(crate) fn evict_blockers(&self) {
+        if let Some(store) = &self.store {
+            return store.evict_blockers();
+        }
         let mut behind: Vec<_> = lock(&self.subscribers).iter().filter_map(Weak::upgrade).collect();
         behind.sort_by_key(|one| one.position.load(Ordering::Relaxed));
         for subscriber in behind {
@@ -181,16 +370,23 @@ impl Topic {
         }
     }
 
-    /// What it means that `subscriber` was moved past `messages` messages.
-    pub(crate) fn missed(&self, subscriber: &Subscriber, messages: u64) -> Miss {
+    /// What it means that `subscriber` was moved past `messages` messages, to `to`.
+    pub(crate) fn missed(&self, subscriber: &Subscriber, to: u64, messages: u64) -> Miss {
+        if to <= subscriber.live_from && self.last.is_some() && subscriber.ended().is_none() {
+            return Miss::Skip(GapCause::Coalesced);
+        }
         if self.meta.is_fast() {
             Drops::add(&self.drops.slow_peer, messages);
             return Miss::Skip(GapCause::DroppedSlow);
         }
-        match &subscriber.gate {
+        let name = &self.meta.name;
+        match (&subscriber.gate, subscriber.ended()) {
+            (_, Some((code, why))) => Miss::End(*code, format!("{name}: {why}")),
+            // Whoever is slow reads the log, as far as the topic keeps it.
+            _ if self.store.is_some() => Miss::Skip(GapCause::Retention),
             // Nothing is overwritten before a gate: the publisher gave these up half-way.
-            Some(gate) if !gate.is_released() => Miss::Skip(GapCause::Abandoned),
-            _ => Miss::CutOff,
+            (Some(gate), _) if !gate.is_released() => Miss::Skip(GapCause::Abandoned),
+            _ => Miss::End(Code::SlowConsumer, format!("{name}: too slow, {messages} messages were missed")),
         }
     }
 
@@ -204,8 +400,31 @@ impl Topic {
 
     /// The oldest offset that a subscriber can start from.
     pub(crate) fn oldest(&self) -> u64 {
+        if let Some(store) = &self.store {
+            return store.log.bounds(self.meta.id).oldest;
+        }
         let by_count = self.ring.next().saturating_sub(self.meta.spec.retain_messages);
         self.ring.oldest().max(by_count)
+    }
+
+    /// The first message that was published (in memory) or stored (on disk) at `time_us` or later.
+    pub(crate) fn offset_at(&self, time_us: u64) -> u64 {
+        if let Some(store) = &self.store {
+            return store.log.offset_at(self.meta.id, time_us);
+        }
+        let mut cursor = self.ring.cursor(RingStart::Offset(self.oldest()), Gating::Lossy);
+        loop {
+            match cursor.read(usize::MAX) {
+                Read::Run(run) => {
+                    let mut frames = Frames::new(run.bytes());
+                    if let Some(at) = frames.position(|frame| frame.header().time_us >= time_us) {
+                        return run.first_offset() + at as u64;
+                    }
+                }
+                Read::Missed { .. } => {}
+                Read::Empty | Read::Closed => return cursor.position(),
+            }
+        }
     }
 
     pub(crate) fn status(&self) -> TopicStatus {
@@ -228,6 +447,17 @@ impl Topic {
             payload_bytes_max: spec.payload_bytes_max,
             retain_bytes: spec.retain_bytes,
             retain_messages: spec.retain_messages,
+            retain_age_ms: spec.retain_age_ms,
+            storage: match spec.storage {
+                Storage::Memory => "memory".to_owned(),
+                Storage::Disk => "disk".to_owned(),
+            },
+            last: match spec.last {
+                Last::None => "none".to_owned(),
+                Last::Topic => "topic".to_owned(),
+                Last::Key => "key".to_owned(),
+            },
+            log_bytes: self.store.as_ref().map_or(0, |store| store.log.bounds(self.meta.id).bytes),
             epoch: self.meta.epoch,
             oldest: self.oldest(),
             next,
@@ -236,19 +466,43 @@ impl Topic {
             subscribers_total: subscribers.len() as u64,
             subscribers,
             drops: drops.into_iter().map(|(reason, messages)| (reason.to_owned(), messages)).collect(),
-            declared_by: self.declared_by.clone(),
+            declared_by: self.declared_by.to_string(),
             explanation: explain(spec),
         }
     }
 }
 
 impl Subscriber {
+    pub(super) fn set_current(&self) {
+        self.was_current.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn was_current(&self) -> bool {
+        self.was_current.load(Ordering::Relaxed)
+    }
+
+    /// Whether it keeps publishers waiting, where what is in memory begins with `shown_from`.
+    pub(super) fn blocks(&self, shown_from: u64) -> bool {
+        self.was_current() && self.ended().is_none() && self.position.load(Ordering::Relaxed) < shown_from
+    }
+
+    /// The engine ends this subscription; it finds out at its next read.
+    pub(super) fn end(&self, code: Code, why: &str) {
+        let _ = self.end.set((code, why.to_owned()));
+    }
+
+    pub(super) fn ended(&self) -> Option<&(Code, String)> {
+        self.end.get()
+    }
+
     fn row(&self, next: u64, spec: &TopicSpec) -> SubscriberRow {
         let position = self.position.load(Ordering::Relaxed);
         let policy = match (spec.channel, self.slow) {
             (Channel::Fast, _) => "drop oldest",
             (Channel::Reliable, SlowPolicy::Block) => "block",
             (Channel::Reliable, SlowPolicy::Disconnect) => "disconnect",
+            (Channel::Reliable, SlowPolicy::Spill) if spec.storage == Storage::Disk => "spill",
+            (Channel::Reliable, SlowPolicy::Spill) => "block",
         };
         SubscriberRow {
             session: self.session.clone(),
@@ -275,17 +529,24 @@ pub(crate) fn ring_config_for(queue_bytes: usize, frame_bytes_max: usize) -> Rin
     }
 }
 
-fn ring_config(spec: &TopicSpec) -> RingConfig {
-    ring_config_for(spec.retain_bytes as usize, frame_bytes_max(spec))
+fn ring_config(recent_bytes: u64, spec: &TopicSpec) -> RingConfig {
+    ring_config_for(recent_bytes as usize, frame_bytes_max(spec))
 }
 
 fn explain(spec: &TopicSpec) -> Vec<String> {
     let mut sentences = match spec.channel {
         Channel::Reliable => vec![
-            "Every acknowledged message is kept in memory and reaches every subscriber, in one order.".to_owned(),
+            match spec.storage {
+                Storage::Disk => "Every acknowledged message is on disk, survives a crash of the server, and reaches every subscriber, in one order.",
+                Storage::Memory => "Every acknowledged message is kept in memory and reaches every subscriber, in one order.",
+            }
+            .to_owned(),
             "It travels over TCP, or over QUIC streams for sessions that use only QUIC.".to_owned(),
-            "A subscriber that does not keep up holds publishers back, or is cut off, as it chose when subscribing."
-                .to_owned(),
+            match spec.storage {
+                Storage::Disk => "A subscriber that does not keep up reads from disk later, holds publishers back, or is cut off, as it chose.",
+                Storage::Memory => "A subscriber that does not keep up holds publishers back, or is cut off, as it chose when subscribing.",
+            }
+            .to_owned(),
         ],
         Channel::Fast => vec![
             "Messages may be lost but never repeated; every hole is counted and reported.".to_owned(),
@@ -301,5 +562,5 @@ fn explain(spec: &TopicSpec) -> Vec<String> {
 }
 
 pub(crate) fn random_u64() -> u64 {
-    getrandom::u64().expect("the operating system gives random numbers")
+    crate::random::number()
 }

@@ -16,6 +16,8 @@ mod limits;
 mod listener;
 mod quic;
 mod quic_socket;
+#[cfg(feature = "simulation")]
+pub(crate) mod simulated;
 mod stream;
 mod tcp;
 mod trust;

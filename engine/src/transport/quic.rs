@@ -34,9 +34,16 @@ pub(super) const RETRY_ABOVE_PENDING: usize = 256;
 /// dropped.
 #[derive(Clone)]
 pub(crate) struct Datagrams {
-    connection: quinn::Connection,
+    path: Path,
     /// Held for its drop: the connection is open until then.
     _open: Option<Arc<OpenConnection>>,
+}
+
+#[derive(Clone)]
+enum Path {
+    Quic(quinn::Connection),
+    #[cfg(feature = "simulation")]
+    Simulated(Arc<dyn super::simulated::DatagramPath>),
 }
 
 /// Why a datagram was not sent, or none will arrive any more.
@@ -84,6 +91,11 @@ pub(crate) async fn connect_quic(
     tls: &ClientTls,
     timeout: Duration,
 ) -> Result<(Stream, Datagrams), ConnectError> {
+    #[cfg(feature = "simulation")]
+    if let Some(connecting) = super::simulated::connect(addr, super::stream::Carrier::Quic, timeout) {
+        let (stream, datagrams) = connecting.await?;
+        return Ok((stream, datagrams.expect("a simulated QUIC connection has datagrams")));
+    }
     let check = tls.check(server_name, addr.port())?;
     let crypto = QuicClientConfig::try_from(Arc::clone(&check.config))
         .map_err(|error| ConnectError::Tls { detail: error.to_string() })?;
@@ -103,7 +115,7 @@ pub(crate) async fn connect_quic(
         }
         check.remember()?;
         let (send, recv) = connection.open_bi().await.map_err(failed)?;
-        Ok((Stream::quic(send, recv, addr, None), Datagrams { connection, _open: None }))
+        Ok((Stream::quic(send, recv, addr, None), Datagrams { path: Path::Quic(connection), _open: None }))
     };
     match tokio::time::timeout(timeout, connecting).await {
         Ok(outcome) => outcome,
@@ -114,12 +126,20 @@ pub(crate) async fn connect_quic(
 impl Datagrams {
     /// The largest datagram that fits now, in bytes; changes with the path. `None`: the peer takes none.
     pub(crate) fn datagram_bytes_max(&self) -> Option<usize> {
-        self.connection.max_datagram_size()
+        match &self.path {
+            Path::Quic(connection) => connection.max_datagram_size(),
+            #[cfg(feature = "simulation")]
+            Path::Simulated(path) => Some(path.datagram_bytes_max()),
+        }
     }
 
     /// Bytes that can be queued before the oldest queued datagram is dropped.
     pub(crate) fn send_space_bytes(&self) -> usize {
-        self.connection.datagram_send_buffer_space()
+        match &self.path {
+            Path::Quic(connection) => connection.datagram_send_buffer_space(),
+            #[cfg(feature = "simulation")]
+            Path::Simulated(path) => path.send_space_bytes(),
+        }
     }
 
     /// Queues a datagram and returns at once. Where there is no space the oldest queued ones are dropped: ask
@@ -130,7 +150,13 @@ impl Datagrams {
     /// [`DatagramError`]; nothing was queued.
     pub(crate) fn send(&self, datagram: Bytes) -> Result<(), DatagramError> {
         let datagram_bytes = datagram.len();
-        self.connection.send_datagram(datagram).map_err(|error| self.send_error(&error, datagram_bytes))
+        match &self.path {
+            Path::Quic(connection) => {
+                connection.send_datagram(datagram).map_err(|error| self.send_error(&error, datagram_bytes))
+            }
+            #[cfg(feature = "simulation")]
+            Path::Simulated(path) => path.send(datagram).map_err(DatagramError::closed),
+        }
     }
 
     /// Queues a datagram when there is space for it. Cancel-safe: a dropped future has queued nothing.
@@ -140,8 +166,17 @@ impl Datagrams {
     /// [`DatagramError`]; nothing was queued.
     pub(crate) async fn send_wait(&self, datagram: Bytes) -> Result<(), DatagramError> {
         let datagram_bytes = datagram.len();
-        let sent = self.connection.send_datagram_wait(datagram).await;
-        sent.map_err(|error| self.send_error(&error, datagram_bytes))
+        match &self.path {
+            Path::Quic(connection) => {
+                let sent = connection.send_datagram_wait(datagram).await;
+                sent.map_err(|error| self.send_error(&error, datagram_bytes))
+            }
+            #[cfg(feature = "simulation")]
+            Path::Simulated(path) => {
+                path.room(datagram_bytes).await.map_err(DatagramError::closed)?;
+                path.send(datagram).map_err(DatagramError::closed)
+            }
+        }
     }
 
     /// The next datagram. Cancel-safe: a dropped future has taken none.
@@ -150,12 +185,20 @@ impl Datagrams {
     ///
     /// [`DatagramError::Closed`] when the connection is over.
     pub(crate) async fn recv(&self) -> Result<Bytes, DatagramError> {
-        self.connection.read_datagram().await.map_err(|error| closed(&error))
+        match &self.path {
+            Path::Quic(connection) => connection.read_datagram().await.map_err(|error| closed(&error)),
+            #[cfg(feature = "simulation")]
+            Path::Simulated(path) => path.recv().await.map_err(DatagramError::closed),
+        }
     }
 
     /// How the path is doing.
     pub(crate) fn stats(&self) -> DatagramStats {
-        let path = self.connection.stats().path;
+        let path = match &self.path {
+            Path::Quic(connection) => connection.stats().path,
+            #[cfg(feature = "simulation")]
+            Path::Simulated(_) => return DatagramStats::default(),
+        };
         DatagramStats {
             rtt: path.rtt,
             congestion_window_bytes: path.cwnd,
@@ -168,12 +211,20 @@ impl Datagrams {
 
     /// Ends the connection, its streams included: what is queued is not sent. The peer sees `code` and `reason`.
     pub(crate) fn close(&self, code: u16, reason: &str) {
-        self.connection.close(VarInt::from(code), reason.as_bytes());
+        match &self.path {
+            Path::Quic(connection) => connection.close(VarInt::from(code), reason.as_bytes()),
+            #[cfg(feature = "simulation")]
+            Path::Simulated(path) => path.close(reason),
+        }
     }
 
     /// Waits until the connection is over, and says why. Cancel-safe.
     pub(crate) async fn closed(&self) -> DatagramError {
-        closed(&self.connection.closed().await)
+        match &self.path {
+            Path::Quic(connection) => closed(&connection.closed().await),
+            #[cfg(feature = "simulation")]
+            Path::Simulated(path) => DatagramError::closed(path.closed().await),
+        }
     }
 
     fn send_error(&self, error: &SendDatagramError, datagram_bytes: usize) -> DatagramError {
@@ -190,7 +241,21 @@ impl Datagrams {
 
 impl fmt::Debug for Datagrams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Datagrams").field("peer", &self.connection.remote_address()).finish_non_exhaustive()
+        f.debug_struct("Datagrams").field("bytes_max", &self.datagram_bytes_max()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "simulation")]
+impl Datagrams {
+    pub(super) fn simulated(path: Arc<dyn super::simulated::DatagramPath>) -> Self {
+        Self { path: Path::Simulated(path), _open: None }
+    }
+}
+
+#[cfg(feature = "simulation")]
+impl DatagramError {
+    fn closed(reason: String) -> Self {
+        Self::Closed { reason }
     }
 }
 
@@ -249,7 +314,7 @@ impl Arrived {
     pub(super) fn into_parts(self, open: Arc<OpenConnection>) -> (Stream, Datagrams) {
         let peer = self.connection.remote_address();
         let stream = Stream::quic(self.send, self.recv, peer, Some(Arc::clone(&open)));
-        (stream, Datagrams { connection: self.connection, _open: Some(open) })
+        (stream, Datagrams { path: Path::Quic(self.connection), _open: Some(open) })
     }
 }
 
@@ -283,10 +348,8 @@ fn transport_config() -> TransportConfig {
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(16))
         .max_concurrent_uni_streams(VarInt::from_u32(16))
+        // Kept alive by whoever is above: it asks the peer anyway, and a PING of QUIC would come on top.
         .max_idle_timeout(Some(VarInt::from_u32(30_000).into()))
-        // A connection that only receives datagrams sends nothing: without this its NAT binding would end. Three
-        // fit the idle timeout, so two may be lost.
-        .keep_alive_interval(Some(Duration::from_secs(10)))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
         .send_window(u64::from(CONNECTION_WINDOW_BYTES))

@@ -54,6 +54,8 @@ impl Stream {
         match self.pipe {
             Pipe::Tls(_) | Pipe::Plain(_) => Carrier::Tcp,
             Pipe::Quic(_) => Carrier::Quic,
+            #[cfg(feature = "simulation")]
+            Pipe::Simulated(_, carrier) => carrier,
         }
     }
 
@@ -68,6 +70,15 @@ impl Stream {
 
     pub(super) fn plain(socket: TcpStream, peer: SocketAddr, open: Option<Arc<OpenConnection>>) -> Self {
         Self { pipe: Pipe::Plain(socket), peer, _open: open }
+    }
+
+    #[cfg(feature = "simulation")]
+    pub(super) fn simulated(
+        bytes: Box<dyn super::simulated::ByteStream>,
+        carrier: Carrier,
+        peer: SocketAddr,
+    ) -> Self {
+        Self { pipe: Pipe::Simulated(bytes, carrier), peer, _open: None }
     }
 
     pub(super) fn quic(
@@ -91,6 +102,8 @@ enum Pipe {
     Tls(Box<TlsStream<Buffered>>),
     Plain(TcpStream),
     Quic(QuicPipe),
+    #[cfg(feature = "simulation")]
+    Simulated(Box<dyn super::simulated::ByteStream>, Carrier),
 }
 
 struct QuicPipe {
@@ -141,6 +154,8 @@ impl AsyncRead for Stream {
             Pipe::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
             Pipe::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
             Pipe::Quic(quic) => AsyncRead::poll_read(Pin::new(&mut quic.recv), cx, buf),
+            #[cfg(feature = "simulation")]
+            Pipe::Simulated(bytes, _) => Pin::new(bytes).poll_read(cx, buf),
         }
     }
 }
@@ -151,6 +166,8 @@ impl AsyncWrite for Stream {
             Pipe::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
             Pipe::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
             Pipe::Quic(quic) => AsyncWrite::poll_write(Pin::new(&mut quic.send), cx, buf),
+            #[cfg(feature = "simulation")]
+            Pipe::Simulated(bytes, _) => Pin::new(bytes).poll_write(cx, buf),
         }
     }
 
@@ -163,6 +180,8 @@ impl AsyncWrite for Stream {
             Pipe::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
             Pipe::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
             Pipe::Quic(quic) => quic.poll_write_vectored(cx, bufs),
+            #[cfg(feature = "simulation")]
+            Pipe::Simulated(bytes, _) => Pin::new(bytes).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -171,6 +190,8 @@ impl AsyncWrite for Stream {
             Pipe::Tls(tls) => tls.is_write_vectored(),
             Pipe::Plain(socket) => socket.is_write_vectored(),
             Pipe::Quic(_) => true,
+            #[cfg(feature = "simulation")]
+            Pipe::Simulated(bytes, _) => bytes.is_write_vectored(),
         }
     }
 
@@ -179,6 +200,8 @@ impl AsyncWrite for Stream {
             Pipe::Tls(tls) => Pin::new(tls).poll_flush(cx),
             Pipe::Plain(socket) => Pin::new(socket).poll_flush(cx),
             Pipe::Quic(quic) => AsyncWrite::poll_flush(Pin::new(&mut quic.send), cx),
+            #[cfg(feature = "simulation")]
+            Pipe::Simulated(bytes, _) => Pin::new(bytes).poll_flush(cx),
         }
     }
 
@@ -187,6 +210,8 @@ impl AsyncWrite for Stream {
             Pipe::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
             Pipe::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Pipe::Quic(quic) => quic.poll_shutdown(cx),
+            #[cfg(feature = "simulation")]
+            Pipe::Simulated(bytes, _) => Pin::new(bytes).poll_shutdown(cx),
         }
     }
 }

@@ -37,6 +37,10 @@ pub(crate) async fn connect_tcp(
     tls: Option<&ClientTls>,
     timeout: Duration,
 ) -> Result<Stream, ConnectError> {
+    #[cfg(feature = "simulation")]
+    if let Some(connecting) = super::simulated::connect(addr, super::stream::Carrier::Tcp, timeout) {
+        return connecting.await.map(|(stream, _)| stream);
+    }
     let check = tls.map(|tls| tls.check(server_name, addr.port())).transpose()?;
     let connecting = async {
         let unreachable = |source| ConnectError::Unreachable { addr, source };
