@@ -29,14 +29,14 @@ fn binary() -> &'static Path {
 }
 
 /// A running server and what its clients need to reach it.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     addr: String,
     dir: tempfile::TempDir,
 }
 
 impl Server {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (child, addr) = serve(dir.path(), "127.0.0.1:0").await;
         Self { child, addr, dir }
@@ -48,13 +48,13 @@ impl Server {
     }
 
     /// A client command that trusts this server.
-    fn client(&self, args: &[&str]) -> Command {
+    pub(crate) fn client(&self, args: &[&str]) -> Command {
         let mut command = command(args);
         command.args(["--server", &self.addr, "--known-hosts"]).arg(self.dir.path().join("known_hosts"));
         command
     }
 
-    async fn run(&self, args: &[&str], input: &[u8]) -> Output {
+    pub(crate) async fn run(&self, args: &[&str], input: &[u8]) -> Output {
         let mut child = self.client(args).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(input).await.unwrap();

@@ -176,3 +176,69 @@ async fn ten_thousand_subscribers_are_served_and_a_stuck_one_delays_nobody() {
     .await;
     println!("one message to 10,000 subscribers in {:?}", began.elapsed());
 }
+
+/// A million topics that nobody uses, in a process of their own.
+#[tokio::test]
+#[ignore = "takes a minute and 400 MB"]
+async fn a_million_idle_topics_take_512_bytes_each_and_slow_nobody_down() {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "heavy::process_with_a_million_topics", "--ignored", "--nocapture"]);
+    let child = tokio::time::timeout(Duration::from_secs(300), child.kill_on_drop(true).output());
+    let output = child.await.expect("an answer within five minutes").unwrap();
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn topic_name(number: u64) -> String {
+    format!("plant/line-{:03}/t{number:08}", number % 1_000)
+}
+
+/// The best of many rounds over the first thousand topics, for each: opening a publisher, and sending its first
+/// message.
+async fn publishing_to_a_thousand(session: &Session) -> (Duration, Duration) {
+    let mut best = (Duration::MAX, Duration::MAX);
+    for _ in 0..50 {
+        let (mut publishers, began) = (Vec::new(), Instant::now());
+        for number in 1..=1_000 {
+            publishers.push(session.publisher(&topic_name(number * 7_919 % 1_000 + 1)).await.unwrap());
+        }
+        best.0 = best.0.min(began.elapsed() / 1_000);
+        let began = Instant::now();
+        for publisher in &mut publishers {
+            publisher.send(b"in use").await.unwrap();
+        }
+        best.1 = best.1.min(began.elapsed() / 1_000);
+    }
+    best
+}
+
+#[tokio::test]
+#[ignore = "a part of the one before"]
+async fn process_with_a_million_topics() {
+    const TOPICS: u64 = 1_000_000;
+    const IN_USE: u64 = 1_000;
+    let mut config = EngineConfig::default();
+    config.limits.topics_max = TOPICS as usize;
+    let engine = Engine::new(config).unwrap();
+    let session = Session::local(&engine);
+    let declare = async |numbers: std::ops::RangeInclusive<u64>| {
+        for number in numbers {
+            session.declare(&topic_name(number), TopicSpec::reliable()).await.unwrap();
+        }
+    };
+    declare(1..=IN_USE).await;
+    let alone = publishing_to_a_thousand(&session).await;
+    let (before, began) = (resident_bytes(), Instant::now());
+    declare(IN_USE + 1..=TOPICS).await;
+    let (took, each) = (began.elapsed(), (resident_bytes() - before) / (TOPICS - IN_USE));
+    let beside = publishing_to_a_thousand(&session).await;
+    let rate = (TOPICS - IN_USE) as f64 / took.as_secs_f64();
+    println!("{each} bytes for each idle topic, declared at {rate:.0} topics/s");
+    println!(
+        "opening a publisher, its first message: {alone:?} among 1,000 topics, {beside:?} among {TOPICS}"
+    );
+    assert!(each <= 512, "{each} bytes");
+    assert!(beside.0 <= alone.0 * 3 / 2 && beside.1 <= alone.1 * 3 / 2, "{beside:?} after {alone:?}");
+    let one_more = session.declare("one/more", TopicSpec::reliable()).await;
+    assert!(matches!(one_more, Err(twinlane::DeclareError::TooMany { .. })), "{one_more:?}");
+}

@@ -6,8 +6,13 @@
 
 mod bad_input;
 mod cli;
+mod cli_durable;
+mod cli_queue;
+mod durable;
 mod fast;
 mod heavy;
+mod queue;
+mod queue_faults;
 mod raw;
 mod reliable;
 mod request;
