@@ -109,7 +109,7 @@ impl QueueSettings {
 /// if that does not say in time that it is done.
 ///
 /// Dropping it leaves the group: jobs that are not settled are handed to others at once. It joins again by itself
-/// after a lost connection; jobs from before are then [stale](SettleError::Stale).
+/// after a lost connection; jobs from before are then [stale](crate::SettleError::Stale).
 ///
 /// ```
 /// use twinlane::{Engine, EngineConfig, Session};

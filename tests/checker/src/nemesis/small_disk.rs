@@ -15,7 +15,7 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Mounts one of [`ROOM_BYTES`] on `dir`, which is made.
+    /// Mounts one of `ROOM_BYTES` on `dir`, which is made.
     ///
     /// # Errors
     ///
@@ -41,7 +41,7 @@ impl SmallDisk {
             .unwrap_or_else(|| bail!("it cannot be filled"))
     }
 
-    /// Leaves room for [`ROOM_BYTES`] more.
+    /// Leaves room for `ROOM_BYTES` more.
     ///
     /// # Errors
     ///
