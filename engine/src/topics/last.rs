@@ -81,11 +81,17 @@ impl LastValues {
         state.values.iter().find(|(_, value)| !value.is_saved).map(|(offset, _)| *offset)
     }
 
-    /// Values below `end` that are not saved, at most `count` of them.
-    pub(crate) fn unsaved_below(&self, end: u64, count: usize) -> Vec<Unsaved> {
+    /// Values below `end` that are not saved, the oldest first: at most `count`, and `bytes_max` unless one is larger.
+    pub(crate) fn unsaved_below(&self, end: u64, count: usize, bytes_max: usize) -> Vec<Unsaved> {
         let state = lock(&self.state);
+        let mut bytes = 0;
         let unsaved = state.values.range(..end).filter(|(_, value)| !value.is_saved).take(count);
         unsaved
+            .take_while(|(_, value)| {
+                let is_first = bytes == 0;
+                bytes += value.frame.len();
+                is_first || bytes <= bytes_max
+            })
             .map(|(offset, value)| Unsaved { key: value.key, offset: *offset, frame: value.frame.clone() })
             .collect()
     }
@@ -189,8 +195,12 @@ mod tests {
         let values = LastValues::new(Last::Key, 10).unwrap();
         (0..4).for_each(|offset| values.note(offset, &frame(offset, offset + 1)));
         assert_eq!(values.floor(), Some(0));
-        let unsaved: Vec<_> = values.unsaved_below(2, 10).iter().map(|one| one.offset).collect();
-        values.saved(&unsaved);
-        assert_eq!((unsaved, values.floor()), (vec![0, 1], Some(2)));
+        let unsaved = |count, bytes_max| -> Vec<_> {
+            values.unsaved_below(2, count, bytes_max).iter().map(|one| one.offset).collect()
+        };
+        assert_eq!(unsaved(10, 1), [0], "one that is larger than the bound is saved alone");
+        let both = unsaved(10, 1 << 20);
+        values.saved(&both);
+        assert_eq!((both, values.floor()), (vec![0, 1], Some(2)));
     }
 }

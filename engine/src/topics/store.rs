@@ -20,8 +20,9 @@ use crate::lock::lock;
 
 /// Messages between two looks for last values to save.
 const SAVE_LAST_EVERY: u64 = 4_096;
-/// Last values saved in one record.
+/// Last values saved in one record, and their bytes unless one is larger.
 const SAVE_LAST_MAX: usize = 256;
+const SAVE_LAST_BYTES_MAX: usize = 1 << 20;
 /// Keys of last values in the log's state begin with this.
 const LAST_PREFIX: &[u8] = b"last ";
 
@@ -140,10 +141,15 @@ impl Store {
     /// Every so often, copies what retention might give up into the log's state.
     fn save_last(self: &Arc<Self>, last: &Arc<LastValues>, shown: u64) {
         let mut floors = lock(&self.floors);
+        if floors.last.is_none() {
+            floors.last = last.floor();
+            self.log.set_floor(self.topic, floors.lowest());
+        }
         if floors.is_saving || shown < floors.saved_at + SAVE_LAST_EVERY {
             return;
         }
-        let unsaved = last.unsaved_below(shown, SAVE_LAST_MAX);
+        let unsaved = last.unsaved_below(shown, SAVE_LAST_MAX, SAVE_LAST_BYTES_MAX);
+        let saved_bytes: usize = unsaved.iter().map(|one| one.frame.len()).sum();
         let given_up = last.take_given_up();
         let saves = unsaved
             .iter()
@@ -153,7 +159,7 @@ impl Store {
         let entries: Vec<_> = states.iter().map(|(key, value)| Entry::State { key, value }).collect();
         let (store, values) = (Arc::clone(self), Arc::clone(last));
         let offsets: Vec<_> = unsaved.iter().map(|one| one.offset).collect();
-        let offsets_saved = offsets.len();
+        let is_all = offsets.len() < SAVE_LAST_MAX && saved_bytes < SAVE_LAST_BYTES_MAX / 2;
         let saved = once(move |written| {
             let mut floors = lock(&store.floors);
             floors.is_saving = false;
@@ -167,8 +173,10 @@ impl Store {
             floors.saved_at = shown;
         } else if self.log.append(&entries, Some(saved)).is_ok() {
             floors.is_saving = true;
-            // With more to save, the next messages do it.
-            floors.saved_at = if offsets_saved < SAVE_LAST_MAX { shown } else { floors.saved_at };
+            // With perhaps more to save, the next messages do it.
+            if is_all {
+                floors.saved_at = shown;
+            }
         }
         floors.last = last.floor();
         self.log.set_floor(self.topic, floors.lowest());

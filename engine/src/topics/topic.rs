@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use twinlane_log::{AppendError, Entry, Listener, Log, Retention};
+use twinlane_log::{AppendError, Entry, Listener, Log, ReadError, Retention};
 use twinlane_proto::frame::{Frames, MESSAGE_HEADER_BYTES, MessageHeader, encode_end};
 use twinlane_proto::limits::OPTIONS_BYTES_MAX;
 use twinlane_proto::{
@@ -195,9 +195,18 @@ impl Topic {
         let (mut from, mut frames) = (bounds.oldest, Vec::new());
         while from < bounds.next {
             frames.clear();
-            let Ok(run) = store.log.read(self.meta.id, from, LAST_READ_BYTES, &mut frames) else { return };
-            store.note_last(run.first_offset, &frames);
-            from = run.first_offset + u64::from(run.frames.max(1));
+            match store.log.read(self.meta.id, from, LAST_READ_BYTES, &mut frames) {
+                Ok(run) => {
+                    store.note_last(run.first_offset, &frames);
+                    from = run.first_offset + u64::from(run.frames.max(1));
+                }
+                // Retention goes on meanwhile.
+                Err(ReadError::Gone { oldest: next } | ReadError::Lost { next }) => from = next.max(from + 1),
+                Err(error) => {
+                    tracing::error!(topic = %self.meta.name, %error, "last values may be missing");
+                    return;
+                }
+            }
         }
     }
 

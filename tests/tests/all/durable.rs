@@ -386,3 +386,27 @@ async fn jobs_that_several_workers_left_behind_are_read_back_from_disk() {
     done.sort_unstable();
     assert!(done.iter().copied().eq(0..JOBS), "{} jobs done, each once", done.len());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_last_value_outlives_the_retention_of_its_message() {
+    const OTHERS: u64 = 30_000;
+    let dir = tempfile::tempdir().unwrap();
+    let spec = SPEC.with_last(Last::Key).with_retain_messages(100);
+    let server = Server::start(dir.path(), None).await;
+    let session = server.session(Carrier::Local).await;
+    let mut publisher = session.publisher_with("prices", publishing(spec)).await.unwrap();
+    for number in 0..=OTHERS {
+        let options = MessageOptions::default().with_key(number.min(1));
+        publisher.send_with(&payload(1, number), options).await.unwrap();
+    }
+    publisher.flush().await.unwrap();
+    until("retention", || server.topic("prices").is_some_and(|topic| topic.oldest > 0)).await;
+    drop((publisher, session));
+    server.crash().await;
+
+    let server = Server::start(dir.path(), None).await;
+    let session = server.session(Carrier::Local).await;
+    let mut late = session.subscribe_with("prices", from(Start::Last)).await.unwrap();
+    expect_messages(&mut late, 1, 0..1).await;
+    expect_messages(&mut late, 1, OTHERS..OTHERS + 1).await;
+}
