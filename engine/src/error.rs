@@ -211,7 +211,7 @@ pub enum PublishError {
         /// How long was waited.
         waited: std::time::Duration,
     },
-    /// The publisher, session or engine is closed. Nothing was stored.
+    /// The publisher, session or engine is closed. A message that was on its way by then may be stored.
     #[error("closed: {why}")]
     Closed {
         /// Why.
