@@ -30,6 +30,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const RETRY_GROUP: &str = "retry";
 /// Dead letters taken at once.
 const RETRY_BATCH: usize = 100;
+/// How long one question for a job lasts.
+const JOB_WAIT: Duration = Duration::from_secs(60);
 /// How long to wait for dead letters that are there.
 const LETTER_WAIT: Duration = Duration::from_secs(1);
 
@@ -58,7 +60,8 @@ pub(crate) async fn run(args: QueueArgs) -> anyhow::Result<()> {
 async fn work(args: QueueWorkArgs) -> anyhow::Result<()> {
     let mut client = Client::connect(&args.client).await?;
     let mut options = QueueOptions::default();
-    options.prefetch = args.jobs.into();
+    // With a count nothing is taken ahead: a job that is not wanted any more would have cost it an attempt.
+    options.prefetch = if args.count.is_some() { 0 } else { args.jobs.into() };
     options.settings.ack_wait = args.ack_wait;
     options.settings.max_deliver = args.max_deliver;
     let group = args.group.as_str();
@@ -72,7 +75,7 @@ async fn work(args: QueueWorkArgs) -> anyhow::Result<()> {
             break false;
         }
         tokio::select! {
-            job = queue.next(), if running.len() < usize::from(args.jobs) => match job {
+            job = next_job(&mut queue, args.count), if running.len() < usize::from(args.jobs) => match job {
                 Some(job) => {
                     taken += 1;
                     let (command, timeout, json) = (args.command.clone(), args.timeout, args.json);
@@ -80,7 +83,8 @@ async fn work(args: QueueWorkArgs) -> anyhow::Result<()> {
                 }
                 None => break false,
             },
-            Some(finished) = running.join_next() => done += u64::from(finished.unwrap_or(Ok(false))?),
+            // Only then: a question for a job that is dropped and asked again may be answered twice.
+            Some(finished) = running.join_next(), if running.len() >= usize::from(args.jobs) => done += u64::from(finished.unwrap_or(Ok(false))?),
             () = client.interrupt.wait() => break true,
         }
     };
@@ -97,6 +101,18 @@ async fn work(args: QueueWorkArgs) -> anyhow::Result<()> {
     match end {
         Some(end) => Err(Ended { code: end.code, reason: end.to_string() }.into()),
         None => Ok(()),
+    }
+}
+
+/// The next job; `count`: jobs are asked for one by one. `None`: none come any more.
+async fn next_job(queue: &mut Queue, count: Option<u64>) -> Option<Job> {
+    if count.is_none() {
+        return queue.next().await;
+    }
+    loop {
+        if let Some(job) = queue.fetch(1, JOB_WAIT).await.ok()?.pop() {
+            return Some(job);
+        }
     }
 }
 
