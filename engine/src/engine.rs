@@ -273,7 +273,7 @@ fn restore(
     for stream in &remembered.streams {
         let (Some(topic), Ok(opened)) = (topics.by_id(stream.topic), StreamRecord::decode(&stream.value))
         else {
-            // Of a session in the process that is gone: nobody comes back for it.
+            // Nobody can come back for a stream of which it is not known whose it was.
             if let Some(topic) = topics.by_id(stream.topic).and_then(|topic| topic.store.clone()) {
                 // A log that takes no more remembers it once more.
                 let _ = topic.log.forget_stream(stream.session, stream.lane);

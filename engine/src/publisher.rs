@@ -1,12 +1,14 @@
 //! Publishing: one stream of messages to one topic.
 
+mod words;
+
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use twinlane_proto::control::TopicRef;
-use twinlane_proto::frame::ReplyTo;
 use twinlane_proto::{Channel, Code, Level, TopicName, TopicSpec};
 use twinlane_ring::{AppendError, Ring};
 
@@ -19,6 +21,8 @@ use crate::outcomes::Outcomes;
 use crate::session::{Local, Reach};
 use crate::topics::Topic;
 use crate::topics::ingest::{Ingest, Outcome, Taken, stamp_delay};
+
+pub use words::{Ack, BatchAck, Flushed, MessageOptions};
 
 /// How long the server may take to confirm the end of a stream.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
@@ -47,86 +51,6 @@ enum Out {
     Durable { local: Arc<Local>, ingest: Arc<Ingest>, outcomes: Arc<Outcomes> },
     /// Into a queue that the connection sends from.
     Remote { client: Arc<Client>, publisher: Arc<RemotePublisher> },
-}
-
-/// The outcome of a publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Ack {
-    /// The message's place in this publisher's stream, from 1.
-    pub seq: u64,
-    /// Its place in the topic. `None` on a fast topic of a remote engine: nobody answers for it.
-    pub offset: Option<u64>,
-    /// The epoch the offset belongs to.
-    pub epoch: u64,
-    /// How safely it is kept. `None` on a fast topic.
-    pub level: Option<Level>,
-}
-
-/// The outcome of [`Publisher::publish_batch`]: all of them are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct BatchAck {
-    /// The first message's seq; the others follow densely.
-    pub first_seq: u64,
-    /// How many there are.
-    pub count: u64,
-    /// The last message's place in the topic; `None` on a fast topic.
-    pub last_offset: Option<u64>,
-}
-
-/// Outcomes of everything published so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Flushed {
-    /// Messages stored (reliable) or sent (fast).
-    pub acked: u64,
-    /// Messages certainly not stored.
-    pub refused: u64,
-}
-
-/// What a message carries besides its payload.
-#[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
-pub struct MessageOptions<'a> {
-    /// A hash of what the message is about.
-    pub key: Option<u64>,
-    /// Names and values for the subscribers: at most 32, together 4 KiB.
-    pub headers: &'a [(&'a str, &'a [u8])],
-    /// Queue groups hand the message over no earlier than this long after it reached the server. Subscribers get it
-    /// at once.
-    pub delay: Option<Duration>,
-    pub(crate) reply_to: Option<ReplyTo>,
-    pub(crate) correlation: Option<u64>,
-}
-
-impl<'a> MessageOptions<'a> {
-    /// Sets the key.
-    #[must_use]
-    pub fn with_key(mut self, key: u64) -> Self {
-        self.key = Some(key);
-        self
-    }
-
-    /// Sets the headers.
-    #[must_use]
-    pub fn with_headers(mut self, headers: &'a [(&'a str, &'a [u8])]) -> Self {
-        self.headers = headers;
-        self
-    }
-
-    /// Sets the delay until queue groups hand the message over.
-    #[must_use]
-    pub fn with_delay(mut self, delay: Duration) -> Self {
-        self.delay = Some(delay);
-        self
-    }
-
-    #[inline]
-    pub(crate) fn is_none(&self) -> bool {
-        let Self { key, headers, delay, reply_to, correlation } = self;
-        key.is_none() && headers.is_empty() && delay.is_none() && reply_to.is_none() && correlation.is_none()
-    }
 }
 
 impl Publisher {
@@ -279,8 +203,7 @@ impl Publisher {
         self.prepare(payload, &MessageOptions::default())?;
         match self.queue_at_once(payload) {
             Some(seq) => Ok(seq),
-            // Boxed: waiting is rare, and its size would be every call's.
-            None => Ok(Box::pin(self.queue(payload, false)).await?.0),
+            None => self.queue_later(payload).await,
         }
     }
 
@@ -297,8 +220,7 @@ impl Publisher {
         self.prepare(payload, &options)?;
         match self.queue_at_once(payload) {
             Some(seq) => Ok(seq),
-            // Boxed: waiting is rare, and its size would be every call's.
-            None => Ok(Box::pin(self.queue(payload, false)).await?.0),
+            None => self.queue_later(payload).await,
         }
     }
 
@@ -431,6 +353,11 @@ impl Publisher {
         Some(self.published)
     }
 
+    /// Appends the prepared message as soon as there is room. Boxed: waiting is rare, and its size would be every call's.
+    fn queue_later<'a>(&'a mut self, payload: &'a [u8]) -> Later<'a> {
+        Box::pin(async move { Ok(self.queue(payload, false).await?.0) })
+    }
+
     /// Hands the prepared message to the log. It has no offset yet: what is returned means nothing.
     fn stage(&self, ingest: &Arc<Ingest>, outcomes: &Outcomes, payload: &[u8]) -> Result<u64, AppendError> {
         let frame = [self.heads.bytes(), payload].concat();
@@ -559,13 +486,14 @@ impl Publisher {
             Out::Durable { local, ingest, .. } => {
                 local.publishers.fetch_sub(1, Ordering::Relaxed);
                 ingest.end(self.published);
-                ingest.forget();
                 None
             }
             Out::Remote { client, publisher } => Some(client.close_publisher(publisher)),
         }
     }
 }
+
+type Later<'a> = Pin<Box<dyn Future<Output = Result<u64, PublishError>> + Send + 'a>>;
 
 /// What queueing a message led to.
 enum Queued {

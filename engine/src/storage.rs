@@ -49,8 +49,7 @@ pub enum StorageError {
 /// Where durable topics are, once there are any.
 pub(crate) struct Storage {
     dir: Option<PathBuf>,
-    bytes_max: u64,
-    segment_bytes: u64,
+    config: LogConfig,
     pub(crate) resume_key: Arc<ResumeKey>,
     log: OnceLock<Log>,
 }
@@ -68,15 +67,14 @@ impl Storage {
     pub(crate) fn open(dir: Option<PathBuf>, limits: &Limits) -> Result<(Self, Remembered), StorageError> {
         let storage = Self {
             dir,
-            bytes_max: limits.log_bytes_max,
-            segment_bytes: limits.log_segment_bytes,
+            config: log_config(limits),
             resume_key: Arc::new(ResumeKey::random()),
             log: OnceLock::new(),
         };
         let Some(dir) = storage.dir.as_ref().filter(|dir| dir.exists()) else {
             return Ok((storage, Remembered::default()));
         };
-        let (log, recovered) = Log::open(dir, storage.config())?;
+        let (log, recovered) = Log::open(dir, storage.config.clone())?;
         let Recovered { topics, streams, mut states, report } = recovered;
         tracing::info!(dir = %dir.display(), ?report, "data directory opened");
         let resume_key = Arc::new(take_resume_key(&log, &mut states, &storage.resume_key)?);
@@ -101,21 +99,21 @@ impl Storage {
     }
 
     fn make(&self, dir: &Path) -> Result<Log, StorageError> {
-        let (log, _nothing) = Log::open(dir, self.config())?;
+        let (log, _nothing) = Log::open(dir, self.config.clone())?;
         let key = self.resume_key.as_bytes();
         log.append(&[Entry::State { key: RESUME_KEY, value: key }], None)?;
         tracing::info!(dir = %dir.display(), "data directory made");
         Ok(log)
     }
+}
 
-    fn config(&self) -> LogConfig {
-        let mut config = LogConfig::default();
-        config.bytes_max = self.bytes_max;
-        config.segment_bytes = self.segment_bytes;
-        // A reader waits for two at most, and the number of readers is bounded.
-        config.reads_waiting_max = READS_WAITING_MAX;
-        config
-    }
+fn log_config(limits: &Limits) -> LogConfig {
+    let mut config = LogConfig::default();
+    config.bytes_max = limits.log_bytes_max;
+    config.segment_bytes = limits.log_segment_bytes;
+    // A reader waits for two at most, and the number of readers is bounded.
+    config.reads_waiting_max = READS_WAITING_MAX;
+    config
 }
 
 /// The key that the log has, or else `fresh`, which it has from now on.

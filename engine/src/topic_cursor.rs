@@ -15,6 +15,7 @@ use twinlane_ring::{Cursor, Read};
 
 use crate::lock::lock;
 use crate::message::TopicRun;
+use crate::topics::runs::ends;
 use crate::topics::store::{Holding, Store};
 
 /// Bytes read from the log at a time by a subscriber, which reads on, and by who looks for one message.
@@ -44,17 +45,21 @@ pub(crate) struct TopicCursor {
 
 /// What a reader of a durable topic needs beside the ring.
 struct Durable {
-    store: Arc<Store>,
+    source: Source,
     holding: Holding,
-    piece_bytes: usize,
     /// Set while the ring has been overtaken.
     behind: Option<Behind>,
+}
+
+/// Where a reader that is behind reads, and how much at a time.
+struct Source {
+    store: Arc<Store>,
+    piece_bytes: usize,
 }
 
 struct Behind {
     /// The next offset wanted.
     position: u64,
-    piece_bytes: usize,
     piece: Option<Piece>,
     asked: Option<Arc<Asked>>,
 }
@@ -82,7 +87,7 @@ impl From<Cursor> for TopicCursor {
 impl TopicCursor {
     /// A reader of a durable topic, which reads `piece_bytes` from the log at a time.
     pub(crate) fn durable(ring: Cursor, store: Arc<Store>, holding: Holding, piece_bytes: usize) -> Self {
-        let durable = Some(Durable { store, holding, piece_bytes, behind: None });
+        let durable = Some(Durable { source: Source { store, piece_bytes }, holding, behind: None });
         Self { durable, ..Self::from(ring) }
     }
 
@@ -150,7 +155,7 @@ impl Durable {
                 return Poll::Ready(TopicRead::Missed { from, to: from + 1 });
             }
             if let Some(behind) = &mut self.behind {
-                let Poll::Ready(read) = behind.poll_read(&self.store, ring, cx, bytes_max) else {
+                let Poll::Ready(read) = behind.poll_read(&self.source, ring, cx, bytes_max) else {
                     return Poll::Pending;
                 };
                 match read {
@@ -165,8 +170,7 @@ impl Durable {
             }
             match poll_ring(ring, cx, bytes_max) {
                 Poll::Ready(TopicRead::Missed { from, .. }) => {
-                    let piece_bytes = self.piece_bytes;
-                    self.behind = Some(Behind { position: from, piece_bytes, piece: None, asked: None });
+                    self.behind = Some(Behind { position: from, piece: None, asked: None });
                     self.holding.fell_behind();
                 }
                 polled => return polled,
@@ -186,7 +190,7 @@ enum Caught {
 impl Behind {
     fn poll_read(
         &mut self,
-        store: &Arc<Store>,
+        source: &Source,
         ring: &mut Cursor,
         cx: &mut Context<'_>,
         bytes_max: usize,
@@ -204,7 +208,7 @@ impl Behind {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(piece))) => {
                     self.piece = (piece.frames > 0).then_some(piece);
-                    self.ask_ahead(store);
+                    self.ask_ahead(source);
                 }
                 // Given up by the topic's retention, or in a repair, before this reader came to it.
                 Poll::Ready(Some(Err(ReadError::Gone { oldest: to } | ReadError::Lost { next: to }))) => {
@@ -213,11 +217,11 @@ impl Behind {
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Caught::Unreadable(error)),
                 Poll::Ready(None) => {
-                    if store.shown_from() <= self.position {
+                    if source.store.shown_from() <= self.position {
                         ring.seek(self.position);
                         return Poll::Ready(Caught::Up);
                     }
-                    self.ask(store, self.position);
+                    self.ask(source, self.position);
                 }
             }
         }
@@ -234,18 +238,18 @@ impl Behind {
     }
 
     /// The next piece is read while this one is handed out.
-    fn ask_ahead(&mut self, store: &Arc<Store>) {
-        let Some(piece) = self.piece.as_ref().filter(|_| self.piece_bytes >= PIECE_BYTES) else { return };
+    fn ask_ahead(&mut self, source: &Source) {
+        let Some(piece) = self.piece.as_ref().filter(|_| source.piece_bytes >= PIECE_BYTES) else { return };
         let next = piece.first_offset + piece.frames as u64;
-        if next < store.shown_from() {
-            self.ask(store, next);
+        if next < source.store.shown_from() {
+            self.ask(source, next);
         }
     }
 
-    fn ask(&mut self, store: &Arc<Store>, from: u64) {
+    fn ask(&mut self, source: &Source, from: u64) {
         let asked = Arc::new(Asked::default());
         let answering = Arc::clone(&asked);
-        store.read_soon(from, self.piece_bytes, move |read| {
+        source.store.read_soon(from, source.piece_bytes, move |read| {
             let piece = read.map(|(run, bytes)| Piece {
                 first_offset: run.first_offset,
                 frames: run.frames as usize,
@@ -274,13 +278,7 @@ impl Piece {
 
 /// How many frames fit `bytes_max`, at least one, and their bytes.
 fn whole_frames(bytes: &[u8], bytes_max: usize) -> (usize, usize) {
-    let (mut frames, mut end) = (0, 0);
-    while let Some(length) = bytes.get(end..).and_then(|rest| rest.first_chunk()) {
-        let next = end + u32::from_le_bytes(*length) as usize;
-        if frames > 0 && next > bytes_max {
-            break;
-        }
-        (frames, end) = (frames + 1, next);
-    }
-    (frames, end)
+    let fits = |frame: usize, end: usize| frame == 0 || end <= bytes_max;
+    let fitting = ends(bytes).enumerate().take_while(|(frame, end)| fits(*frame, *end));
+    fitting.last().map_or((0, 0), |(frame, end)| (frame + 1, end))
 }

@@ -16,7 +16,7 @@ use super::settings::Settings;
 use super::store::{GroupStore, Recorded, StoreFull};
 use crate::lock::lock;
 use crate::topics::store::{Store, once};
-use crate::topics::{Topic, storage_code};
+use crate::topics::{Topic, failure_code, storage_code};
 
 /// Keys of groups in the log's state begin with this.
 const PREFIX: &[u8] = b"queue ";
@@ -251,8 +251,7 @@ impl Listener for Told {
     }
 
     fn failed(&self, why: Failure) {
-        let code = if why == Failure::NoSpace { Code::NoSpace } else { Code::StorageFailed };
-        self.say(Err(code));
+        self.say(Err(failure_code(&why)));
     }
 }
 

@@ -26,7 +26,7 @@ use crate::link::{Closing, Link, Peer, Piece, liveness};
 use crate::lock::lock;
 use crate::topics::ingest::{Ingest, Outcome, Taken};
 use crate::topics::store::once;
-use crate::topics::{StreamRecord, Topic, Watch, client_topic, parse_name, storage_code};
+use crate::topics::{StreamRecord, Topic, Watch, client_topic, failure_code, parse_name, storage_code};
 use crate::transport::{Datagrams, Incoming};
 
 /// Bytes a publisher may have on the way and waiting for room: at least twice the largest frame.
@@ -415,13 +415,8 @@ impl Opening {
         let Self { link: weak, session, lanes, ingest, open } = self;
         let Some(link) = weak.upgrade() else { return };
         if let Err(why) = written {
-            let code = if matches!(why, twinlane_log::Failure::NoSpace) {
-                Code::NoSpace
-            } else {
-                Code::StorageFailed
-            };
             session.upgrade().and_then(|session| session.close_publisher(open.publisher));
-            let topic = ingest.topic.meta.name.to_string();
+            let (topic, code) = (ingest.topic.meta.name.to_string(), failure_code(&why));
             return fail(&link, open.request, &DeclareError::Storage { topic, code });
         }
         let lane = open.publisher;

@@ -18,6 +18,7 @@ use twinlane_proto::frame::{
 use twinlane_ring::AppendError;
 
 use self::answers::{Answer, Answers, What};
+use super::runs::{frame_bytes, rebased};
 use super::store::Store;
 use super::{Drops, Topic};
 use crate::faults;
@@ -423,7 +424,7 @@ impl Ingest {
     fn stamp(&self, run: &mut [u8]) {
         let mut rest = run;
         while !rest.is_empty() {
-            let frame_bytes = frame_bytes(rest);
+            let frame_bytes = frame_bytes(rest).expect("the decoder hands out whole frames");
             let (frame, after) = rest.split_at_mut(frame_bytes);
             stamp_topic(frame, self.topic.meta.id);
             stamp_source(frame, self.source);
@@ -522,11 +523,6 @@ pub(crate) fn stamp_delay(frame: &mut [u8]) {
     }
 }
 
-fn frame_bytes(frame: &[u8]) -> usize {
-    let length = frame.first_chunk().expect("the decoder hands out whole frames");
-    u32::from_le_bytes(*length) as usize
-}
-
 fn frame_seq(frame: &[u8]) -> u64 {
     let seq = frame[16..].first_chunk().expect("the decoder hands out whole frames");
     u64::from_le_bytes(*seq)
@@ -534,12 +530,4 @@ fn frame_seq(frame: &[u8]) -> u64 {
 
 fn payload_bytes(frame: &[u8]) -> usize {
     MessageRef::parse(frame).map_or(usize::MAX, |message| message.payload().len())
-}
-
-/// `ends` as positions after the first `byte` bytes.
-fn rebased(ends: &[u32], byte: usize) -> std::borrow::Cow<'_, [u32]> {
-    if byte == 0 {
-        return ends.into();
-    }
-    ends.iter().map(|end| end - byte as u32).collect()
 }

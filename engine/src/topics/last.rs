@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use twinlane_proto::Last;
-use twinlane_proto::frame::MessageRef;
+use twinlane_proto::frame::{Frames, MessageRef};
 
 use crate::lock::lock;
 use crate::message::TopicRun;
@@ -61,6 +61,13 @@ impl LastValues {
     pub(crate) fn note(&self, offset: u64, frame: &[u8]) {
         let Some(key) = self.key_of(frame) else { return };
         self.put(key, offset, Bytes::copy_from_slice(frame), false);
+    }
+
+    /// Notes the messages of a run.
+    pub(crate) fn note_run(&self, first_offset: u64, frames: &[u8]) {
+        (first_offset..)
+            .zip(Frames::new(frames))
+            .for_each(|(offset, frame)| self.note(offset, frame.as_bytes()));
     }
 
     /// Puts a value back that the log has saved.

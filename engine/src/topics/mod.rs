@@ -6,13 +6,14 @@ mod lazy_ring;
 #[cfg(test)]
 mod many;
 mod record;
+pub(crate) mod runs;
 pub(crate) mod store;
 mod topic;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
-use twinlane_log::{AppendError, Entry, Log, RecoveredState, RecoveredTopic};
+use twinlane_log::{AppendError, Entry, Failure, Log, RecoveredState, RecoveredTopic};
 use twinlane_proto::topic::NameError;
 use twinlane_proto::{Channel, Code, Filter, Last, Mode, Storage as Kept, TopicName, TopicSpec};
 
@@ -286,6 +287,14 @@ pub(crate) fn storage_code(error: &AppendError) -> Code {
         AppendError::Full { .. } => Code::Busy,
         AppendError::TooLarge { .. } => Code::TooLarge,
         _ => Code::StorageFailed,
+    }
+}
+
+/// What a client is told of entries that the log took and did not store.
+pub(crate) fn failure_code(why: &Failure) -> Code {
+    match why {
+        Failure::NoSpace => Code::NoSpace,
+        Failure::Failed(_) => Code::StorageFailed,
     }
 }
 

@@ -10,11 +10,11 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::sync::Notify;
 use twinlane_log::{AppendError, Committed, Entry, Failure, Listener, Log, ReadError, ReadRun};
-use twinlane_proto::frame::Frames;
 use twinlane_proto::{Code, SlowPolicy};
 use twinlane_ring::Ring;
 
 use super::last::LastValues;
+use super::runs::{ends, rebased};
 use super::topic::Subscriber;
 use crate::lock::lock;
 
@@ -85,7 +85,7 @@ impl Store {
     /// Shows committed frames to subscribers. On the log's thread; never waits.
     pub(crate) fn show(self: &Arc<Self>, first_offset: u64, frames: &[u8]) {
         if let Some(last) = &self.last {
-            note_all(last, first_offset, frames);
+            last.note_run(first_offset, frames);
             self.save_last(last, first_offset);
         }
         let mut backlog = lock(&self.backlog);
@@ -134,7 +134,7 @@ impl Store {
     /// Notes the last values among messages read back when the engine starts.
     pub(crate) fn note_last(&self, first_offset: u64, frames: &[u8]) {
         if let Some(last) = &self.last {
-            note_all(last, first_offset, frames);
+            last.note_run(first_offset, frames);
         }
     }
 
@@ -219,17 +219,11 @@ impl Store {
 
     /// Sees whether a subscriber holds publishers back now.
     fn look_for_blockers(&self) {
-        let mut blockers = lock(&self.blockers);
-        if blockers.is_empty() {
-            return;
-        }
-        let shown_from = self.shown_from();
-        let mut is_blocked = false;
-        blockers.retain(|blocker| {
-            let subscriber = blocker.upgrade();
-            is_blocked |= subscriber.as_ref().is_some_and(|subscriber| subscriber.blocks(shown_from));
-            subscriber.is_some()
-        });
+        let blockers = lock(&self.blockers);
+        let is_blocked = !blockers.is_empty() && {
+            let shown_from = self.shown_from();
+            blockers.iter().filter_map(Weak::upgrade).any(|subscriber| subscriber.blocks(shown_from))
+        };
         let was_blocked = self.is_blocked.swap(is_blocked, Ordering::AcqRel);
         drop(blockers);
         if was_blocked && !is_blocked {
@@ -239,10 +233,10 @@ impl Store {
 
     /// Appends to the ring what it takes of `frames`; returns how many bytes.
     fn append_visible(&self, frames: &[u8]) -> usize {
-        let ends = frame_ends(frames);
+        let ends: Vec<u32> = ends(frames).map(|end| end as u32).collect();
         let (mut frame, mut byte) = (0, 0);
         while frame < ends.len() {
-            let rest: Vec<u32> = ends[frame..].iter().map(|end| end - byte as u32).collect();
+            let rest = rebased(&ends[frame..], byte);
             let Ok(appended) = self.ring.append_run(&frames[byte..], &rest, |_, _| ()) else { break };
             frame += appended.frames;
             byte += appended.bytes;
@@ -342,9 +336,6 @@ impl Drop for Holding {
             let gone = Arc::downgrade(&self.subscriber);
             lock(&self.store.blockers).retain(|blocker| !blocker.ptr_eq(&gone));
             self.store.look_for_blockers();
-            if lock(&self.store.blockers).is_empty() && self.store.is_blocked.swap(false, Ordering::AcqRel) {
-                self.store.released.notify_waiters();
-            }
         }
     }
 }
@@ -364,23 +355,6 @@ fn last_key(topic: u32, key: u64) -> Vec<u8> {
 pub(crate) fn parse_last_key(key: &[u8]) -> Option<(u32, u64)> {
     let (topic, key) = key.strip_prefix(LAST_PREFIX)?.split_first_chunk()?;
     Some((u32::from_le_bytes(*topic), u64::from_le_bytes(key.try_into().ok()?)))
-}
-
-fn note_all(last: &LastValues, first_offset: u64, frames: &[u8]) {
-    for (offset, frame) in (first_offset..).zip(Frames::new(frames)) {
-        last.note(offset, frame.as_bytes());
-    }
-}
-
-/// Where each of the frames, which begin with their length, ends.
-fn frame_ends(frames: &[u8]) -> Vec<u32> {
-    let mut ends = Vec::new();
-    let mut end = 0;
-    while let Some(length) = frames.get(end..).and_then(|rest| rest.first_chunk()) {
-        end += u32::from_le_bytes(*length) as usize;
-        ends.push(end as u32);
-    }
-    ends
 }
 
 /// Hears once of one record.

@@ -183,7 +183,7 @@ impl Topic {
     #[inline]
     pub(crate) fn note_last(&self, first_offset: u64, frames: &[u8]) {
         if let Some(last) = &self.last {
-            (first_offset..).zip(Frames::new(frames)).for_each(|(at, frame)| last.note(at, frame.as_bytes()));
+            last.note_run(first_offset, frames);
         }
     }
 
