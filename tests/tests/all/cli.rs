@@ -63,7 +63,8 @@ impl Server {
     }
 }
 
-fn command(args: &[&str]) -> Command {
+/// A command of the binary, with pipes on all sides.
+pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
@@ -86,7 +87,7 @@ async fn serve(dir: &Path, listen: &str) -> (Child, String) {
     (child, addr)
 }
 
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let id = child.id().unwrap().to_string();
     assert!(std::process::Command::new("kill").args([name, &id]).status().unwrap().success());
 }

@@ -4,32 +4,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
-use std::sync::OnceLock;
+use std::process::Output;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::cli::{self, command};
 use crate::world::within;
-
-/// The binary, built once from what is checked out, with this test's own profile and target directory.
-fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = std::env::current_exe().unwrap();
-        let profile = test.ancestors().nth(2).unwrap();
-        let mut build = std::process::Command::new(env!("CARGO"));
-        build
-            .args(["build", "--quiet", "-p", "twinlane-server", "--target-dir"])
-            .arg(profile.parent().unwrap());
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        assert!(build.status().unwrap().success(), "the binary does not build");
-        profile.join("twinlane")
-    })
-}
 
 /// A server's home, and the server while it runs.
 struct World {
@@ -79,8 +61,7 @@ impl World {
     /// Ends the server: `-KILL` as a crash would, `-TERM` as an operator would.
     async fn stop(&mut self, signal: &str) {
         let mut server = self.server.take().unwrap();
-        let id = server.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args([signal, &id]).status().unwrap().success());
+        cli::signal(&server, signal);
         within("the server's end", server.wait()).await.unwrap();
     }
 
@@ -96,12 +77,6 @@ impl World {
         assert_eq!(published.status.code(), Some(0), "{}", said(&published));
         serde_json::from_slice(&published.stderr).unwrap()
     }
-}
-
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(binary());
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command
 }
 
 async fn run(mut command: Command, input: &[u8]) -> Output {

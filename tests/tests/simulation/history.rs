@@ -472,21 +472,15 @@ mod tests {
     }
 
     fn with(mut history: History, heard: Vec<Heard>) -> Verdict {
-        let stats = SubscriptionStats::default();
-        let (fast, from_first, to_the_end) = (false, true, true);
-        let seen = Seen {
-            topic: "orders",
-            fast,
-            from_first,
-            opened: 0,
-            heard,
-            stats,
-            end: None,
-            left: true,
-            to_the_end,
-        };
+        let seen = seen("orders", true, heard, SubscriptionStats::default());
         history.subscriptions.push(seen);
         history.judge()
+    }
+
+    /// What a subscription heard that was open to the end.
+    fn seen(topic: &'static str, from_first: bool, heard: Vec<Heard>, stats: SubscriptionStats) -> Seen {
+        let fast = topic == "prices";
+        Seen { topic, fast, from_first, opened: 0, heard, stats, end: None, left: true, to_the_end: true }
     }
 
     fn names(verdict: Verdict, promise: &str) {
@@ -541,19 +535,7 @@ mod tests {
         let judge = |heard: Vec<Heard>, delivered, lost| {
             let mut stats = SubscriptionStats::default();
             (stats.delivered, stats.lost) = (delivered, lost);
-            let (fast, from_first, to_the_end) = (true, false, true);
-            let seen = Seen {
-                topic: "prices",
-                fast,
-                from_first,
-                opened: 0,
-                heard,
-                stats,
-                end: None,
-                left: true,
-                to_the_end,
-            };
-            judge_fast(&seen)
+            judge_fast(&seen("prices", false, heard, stats))
         };
         judge(vec![message(1), gap(2, 4), message(4)], 2, 2).unwrap();
         names(judge(vec![message(1), message(4)], 2, 2), "F-a, F-b");
