@@ -77,17 +77,24 @@ pub(super) struct Nats {
     received: (usize, Vec<u8>),
 }
 
+/// Appends a PUB; `reply` is empty, or a subject for the answer with a space behind it. `last` is the header of the one
+/// before.
+#[inline]
+pub(super) fn put_message(last: &mut (usize, Vec<u8>), reply: &str, payload: &[u8], out: &mut Vec<u8>) {
+    let (payload_bytes, header) = last;
+    if header.is_empty() || *payload_bytes != payload.len() {
+        *payload_bytes = payload.len();
+        *header = format!("PUB {TOPIC} {reply}{payload_bytes}\r\n").into_bytes();
+    }
+    out.extend_from_slice(header);
+    out.extend_from_slice(payload);
+    out.extend_from_slice(b"\r\n");
+}
+
 impl Protocol for Nats {
     #[inline]
     fn encode(&mut self, payload: &[u8], out: &mut Vec<u8>) {
-        let (payload_bytes, header) = &mut self.published;
-        if header.is_empty() || *payload_bytes != payload.len() {
-            *payload_bytes = payload.len();
-            *header = format!("PUB {TOPIC} {payload_bytes}\r\n").into_bytes();
-        }
-        out.extend_from_slice(header);
-        out.extend_from_slice(payload);
-        out.extend_from_slice(b"\r\n");
+        put_message(&mut self.published, "", payload, out);
     }
 
     #[inline]

@@ -14,11 +14,13 @@ use crate::{
     process::{Process, find_program, free_port},
     store::{Kept, Store},
     system::{AnySystem, Setup, TOPIC},
-    systems::nats_lean::Nats,
+    systems::nats_lean::{Nats, put_message},
 };
 
 /// Where answers go to.
 const ANSWERS: &str = "answers";
+/// The same as a PUB names it.
+const REPLY: &str = "answers ";
 
 /// Messages asked for at once.
 const PAGE: u64 = 1_024;
@@ -174,14 +176,7 @@ pub(super) struct Publishes {
 impl Protocol for Publishes {
     #[inline]
     fn encode(&mut self, payload: &[u8], out: &mut Vec<u8>) {
-        let (payload_bytes, header) = &mut self.published;
-        if header.is_empty() || *payload_bytes != payload.len() {
-            *payload_bytes = payload.len();
-            *header = format!("PUB {TOPIC} {ANSWERS} {payload_bytes}\r\n").into_bytes();
-        }
-        out.extend_from_slice(header);
-        out.extend_from_slice(payload);
-        out.extend_from_slice(b"\r\n");
+        put_message(&mut self.published, REPLY, payload, out);
     }
 
     fn parse(&mut self, bytes: &[u8], reply: &mut Vec<u8>, _: impl FnMut(&[u8])) -> Result<usize> {
