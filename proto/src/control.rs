@@ -25,7 +25,7 @@ pub use server::{
     Acked, Declared, Failed, Gap, GapCause, Level, Outcome, PublisherClosed, PublisherOpened, Refused,
     StreamEnd, Subscribed, TopicBound, Unsubscribed, Welcome,
 };
-pub use shared::{Credit, Goodbye, Ping, Pong};
+pub use shared::{Credit, Detached, Goodbye, LeftOut, Ping, Pong};
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, IntoBytes};
@@ -166,6 +166,10 @@ controls! {
     Pong = 0x83, Both;
     /// The last message of a connection.
     Goodbye = 0x84, Both;
+    /// What a sender of fast messages left out on purpose.
+    LeftOut = 0x85, Both;
+    /// The QUIC connection beside this one is given up.
+    Detached = 0x86, Both;
 }
 
 impl Control {

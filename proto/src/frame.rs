@@ -7,10 +7,13 @@
 //! - [`Headers`] and [`Options`]: what a message may carry besides its payload
 //! - [`Decoder`]: splits a byte stream or a datagram into control frames and runs of messages
 //! - [`Packer`]: fills datagrams
+//! - [`Fragment`] and [`erasure`]: frames that are larger than any datagram
 
 mod datagram;
 mod decoder;
+pub mod erasure;
 mod error;
+mod fragment;
 mod headers;
 mod layout;
 mod message;
@@ -20,11 +23,12 @@ mod packer;
 pub use datagram::decode_datagram;
 pub use decoder::{Decoder, Item};
 pub use error::FrameError;
+pub use fragment::{Cut, Fragment, FragmentHeader};
 pub use headers::{Headers, HeadersIter, encode_headers};
 pub use layout::RunHeader;
 pub use message::{
-    Frames, MessageHeader, MessageRef, due_us, encode_end, encode_job_head, encode_message_head,
-    encode_plain_head, is_job, stamp_due, stamp_seq, stamp_source, stamp_topic,
+    Frames, MessageHeader, MessageRef, deadline_us, due_us, encode_end, encode_job_head, encode_message_head,
+    encode_plain_head, is_job, stamp_deadline, stamp_due, stamp_seq, stamp_source, stamp_topic,
 };
 pub use options::{Job, Options, ReplyTo};
 pub use packer::{Packer, Push};
@@ -35,6 +39,8 @@ pub(crate) use layout::Prefix;
 pub const MESSAGE_HEADER_BYTES: usize = 32;
 /// Bytes of a run frame, which is nothing but a header.
 pub const RUN_HEADER_BYTES: usize = 32;
+/// Bytes of a fragment's header.
+pub const FRAGMENT_HEADER_BYTES: usize = 40;
 /// Bytes that every frame begins with: its length, kind, flags and one 16-bit number.
 pub const PREFIX_BYTES: usize = 8;
 
@@ -46,6 +52,8 @@ pub const KIND_RUN: u8 = 2;
 pub const KIND_CONTROL: u8 = 3;
 /// Kind of a frame that says a publisher stream ended.
 pub const KIND_END: u8 = 4;
+/// Kind of a frame that carries a part of a frame, in datagrams only.
+pub const KIND_FRAGMENT: u8 = 5;
 
 /// Flag of a message with a deadline.
 pub const FLAG_DEADLINE: u8 = 1 << 0;

@@ -14,9 +14,17 @@ pub const FRAME_BYTES_CEILING: usize = (1 << 24) - 1;
 /// one such message already occupies a 1 Gbit/s link for 8 ms.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 
+/// Time that a message of a fast topic may be given at most. Half an hour is no deadline any more, and fits the
+/// 32 bits of microseconds in which each queue keeps the moment when it is over.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(1_800);
+
 /// Bytes of one frame at most, unless configured otherwise: the largest payload, its header and every
 /// option.
 pub const FRAME_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 32 + OPTIONS_BYTES_MAX;
+
+/// Bytes of a frame that a fragment carries at least, where there are several: a path with QUIC has room for four times
+/// as much, and fewer would let a peer make a receiver keep books about next to nothing.
+pub const FRAGMENT_BYTES_MIN: usize = 256;
 
 /// The smallest `frame_bytes_max` a server may announce, in bytes. Below it ordinary control messages
 /// would not pass.

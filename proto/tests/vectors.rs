@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use twinlane_proto::Control;
+use twinlane_proto::frame::erasure::make_parity;
 use twinlane_proto::frame::{
-    Decoder, FrameError, Headers, Item, Job, MessageHeader, MessageRef, Options, Packer, Push, ReplyTo,
-    RunHeader, decode_datagram, encode_end, encode_headers, encode_message_head,
+    Cut, Decoder, Fragment, FragmentHeader, FrameError, Headers, Item, Job, MessageHeader, MessageRef,
+    Options, Packer, Push, ReplyTo, RunHeader, decode_datagram, encode_end, encode_headers,
+    encode_message_head,
 };
 
 /// Fields of a vector by their names.
@@ -123,6 +125,7 @@ fn the_datagram_vector_means_what_it_says() {
             Item::Frames { run, frames, .. } => {
                 format!("lane {} first {} frames {frames}", run.lane, run.first)
             }
+            Item::Fragment(fragment) => panic!("{fragment:?}"),
         });
         Ok::<(), FrameError>(())
     })
@@ -136,6 +139,42 @@ fn the_datagram_vector_means_what_it_says() {
     }
     assert_eq!(packer.push_control(&bytes(&vectors("control.txt")["ping"])), Push::Packed);
     assert_eq!(packer.take().unwrap(), datagram);
+}
+
+#[test]
+fn the_fragment_vectors_mean_what_they_say() {
+    let vectors = vectors("fragment.txt");
+    let payload: Vec<u8> = (0..600).map(|at| (7 * at) as u8).collect();
+    let frame = message(&Options::default(), &payload);
+    let cut = Cut::new(frame.len(), 2, 2).unwrap();
+    let blocks = [&frame[cut.range(0)], &frame[cut.range(1)]];
+    for (index, name) in ["data-0", "data-1", "parity-0", "parity-1"].into_iter().enumerate() {
+        let mut part = vec![0; cut.block_bytes()];
+        match index.checked_sub(2) {
+            None => part.copy_from_slice(blocks[index]),
+            Some(row) => make_parity(row, &blocks, &mut part),
+        }
+        let header = FragmentHeader {
+            lane: 4,
+            topic: 7,
+            number: 41,
+            message: 3,
+            cut,
+            index: index as u16,
+            budget_us: 20_000,
+        };
+        let datagram = bytes(&vectors[name]);
+        assert_eq!([&header.encode()[..], &part].concat(), datagram, "{name}");
+        let mut seen = 0;
+        decode_datagram(&datagram, &mut Decoder::stream(1_200), |item, _| {
+            assert_eq!(item, Item::Fragment(Fragment { header, bytes: &part }), "{name}");
+            seen += 1;
+            Ok::<(), FrameError>(())
+        })
+        .unwrap();
+        assert_eq!(seen, 1);
+    }
+    assert_eq!(vectors.len(), 4);
 }
 
 #[test]

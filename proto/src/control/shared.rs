@@ -17,6 +17,34 @@ pub struct Credit {
 }
 body!(Credit { lane, bytes });
 
+/// How many messages of a fast topic the sender of runs on `lane` left out so far, by reason: each number counts from
+/// the beginning of the lane on the session, and only grows. What is missing beyond them was lost on the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The lane.
+    pub lane: u32,
+    /// Topic of a subscription's lane; 0 on a publisher's.
+    pub topic: u32,
+    /// Their deadline passed.
+    pub expired: u64,
+    /// A newer message of the same key took their place.
+    pub coalesced: u64,
+    /// The receiver did not keep up.
+    pub dropped_slow: u64,
+    /// They came after newer ones.
+    pub late: u64,
+}
+body!(LeftOut { lane, topic, expired, coalesced, dropped_slow, late });
+
+/// The QUIC connection beside this one is given up: fast topics of this session go over this connection. Said on the
+/// primary connection, because a close may not get through where datagrams do not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detached {
+    /// Why, for people; at most 256 bytes, longer ones are cut.
+    pub reason: String,
+}
+body!(Detached { reason: line(REASON_BYTES_MAX) });
+
 /// Asks for a [`Pong`] with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ping {

@@ -353,7 +353,8 @@ impl Field for TopicSpec {
         self.payload_bytes_max.put(what, out)?;
         self.retain_bytes.put(what, out)?;
         self.retain_messages.put(what, out)?;
-        self.retain_age_ms.put(what, out)
+        self.retain_age_ms.put(what, out)?;
+        self.deadline_us.put(what, out)
     }
 
     fn take(what: &'static str, from: &mut Reader<'_>) -> Result<Self, ControlError> {
@@ -366,6 +367,7 @@ impl Field for TopicSpec {
             retain_bytes: u64::take(what, from)?,
             retain_messages: u64::take(what, from)?,
             retain_age_ms: u64::take(what, from)?,
+            deadline_us: u32::take(what, from)?,
         };
         check_spec(&spec, what)?;
         Ok(spec)
@@ -376,7 +378,8 @@ impl Field for TopicSpec {
 fn check_spec(spec: &TopicSpec, what: &'static str) -> Result<(), ControlError> {
     let value = match (spec.channel, spec.storage) {
         _ if spec.is_consistent() => return Ok(()),
-        (Channel::Reliable, _) => spec.mode as u64,
+        (Channel::Reliable, _) if spec.mode != Mode::Ordered => spec.mode as u64,
+        (Channel::Reliable, _) => spec.deadline_us.into(),
         (Channel::Fast, Storage::Disk) => spec.storage as u64,
         (Channel::Fast, Storage::Memory) => spec.last as u64,
     };

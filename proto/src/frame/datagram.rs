@@ -1,7 +1,11 @@
 //! Splits a QUIC datagram into items. A datagram is whole or wrong: nothing continues in the next one.
 
-use super::FrameError;
 use super::decoder::{Decoder, Item};
+use super::fragment::Fragment;
+use super::{FrameError, KIND_FRAGMENT, PREFIX_BYTES};
+
+/// Where a frame's kind lies.
+const KIND_AT: usize = 4;
 
 /// Hands each item of `datagram` to `each`, with the ends of its frames as [`Decoder::ends`] gives them.
 ///
@@ -37,10 +41,16 @@ pub fn decode_datagram<'b, E: From<FrameError>>(
     let mut rest = datagram;
     while !rest.is_empty() {
         let incomplete = FrameError::DatagramIncomplete { bytes: rest.len() };
+        if rest.first_chunk::<PREFIX_BYTES>().is_some_and(|prefix| prefix[KIND_AT] == KIND_FRAGMENT) {
+            let item = Item::Fragment(Fragment::decode(rest)?);
+            rest = &rest[item.consumed()..];
+            each(item, &[])?;
+            continue;
+        }
         let Some(item) = decoder.next(rest)? else { return Err(incomplete.into()) };
         rest = &rest[item.consumed()..];
         match item {
-            Item::Control(_) => each(item, &[])?,
+            Item::Control(_) | Item::Fragment(_) => each(item, &[])?,
             Item::Frames { last: true, .. } => each(item, decoder.ends())?,
             Item::Frames { .. } => {
                 // Either a bad frame follows, which says more, or the datagram ends too early.

@@ -6,11 +6,12 @@
 
 use zerocopy::FromBytes;
 
+use super::fragment::Fragment;
 use super::layout::{MessageLayout, Prefix, RunHeader};
 use super::message::{Frames, check_layout};
 use super::{
-    FrameError, KIND_CONTROL, KIND_END, KIND_MESSAGE, KIND_RUN, MESSAGE_HEADER_BYTES, PREFIX_BYTES,
-    RUN_HEADER_BYTES,
+    FrameError, KIND_CONTROL, KIND_END, KIND_FRAGMENT, KIND_MESSAGE, KIND_RUN, MESSAGE_HEADER_BYTES,
+    PREFIX_BYTES, RUN_HEADER_BYTES,
 };
 use crate::limits::{CONTROL_BYTES_MAX, FRAME_BYTES_CEILING};
 
@@ -67,6 +68,8 @@ pub enum Item<'b> {
         /// Whether the run ends with this piece.
         last: bool,
     },
+    /// A part of a frame that fits no datagram. Only [`decode_datagram`](super::decode_datagram) hands it out.
+    Fragment(Fragment<'b>),
 }
 
 impl<'b> Item<'b> {
@@ -78,14 +81,15 @@ impl<'b> Item<'b> {
             // A piece is never empty, so only the first one begins where the run does.
             Self::Frames { run, first, bytes, .. } if *first == run.first => RUN_HEADER_BYTES + bytes.len(),
             Self::Frames { bytes, .. } => bytes.len(),
+            Self::Fragment(fragment) => fragment.frame_bytes(),
         }
     }
 
-    /// The messages in this item; a control frame has none.
+    /// The messages in this item; a control frame and a fragment have none.
     #[must_use]
     pub fn messages(&self) -> Frames<'b> {
         match self {
-            Self::Control(_) => Frames::new(&[]),
+            Self::Control(_) | Self::Fragment(_) => Frames::new(&[]),
             Self::Frames { bytes, .. } => Frames::new(bytes),
         }
     }
@@ -113,7 +117,7 @@ impl Decoder {
     ///
     /// `Ok(None)`: call again when `buf` has [`Self::bytes_wanted`] bytes. `Ok(Some(item))`: advance by
     /// [`Item::consumed`]. A run is handed out in pieces as its frames arrive. Every frame handed out has
-    /// a known kind, fits the limit and its run, and belongs to the run's topic.
+    /// a known kind, and fits the limit and its run. What its topic is, the run says.
     ///
     /// # Errors
     ///
@@ -131,6 +135,7 @@ impl Decoder {
             KIND_RUN => self.begin_run(buf),
             KIND_CONTROL => self.control(prefix, buf),
             kind @ (KIND_MESSAGE | KIND_END) => Err(FrameError::OutsideRun { kind }),
+            kind @ KIND_FRAGMENT => Err(FrameError::OutsideDatagram { kind }),
             kind => Err(FrameError::UnknownKind { kind }),
         }
     }
@@ -251,17 +256,13 @@ impl OpenRun {
     fn check_next(&self, layout: &MessageLayout, frame_bytes_max: usize) -> Result<usize, FrameError> {
         let frame_bytes = match check_layout(layout) {
             Ok(frame_bytes) => frame_bytes,
-            Err(FrameError::UnknownKind { kind: kind @ (KIND_RUN | KIND_CONTROL) }) => {
+            Err(FrameError::UnknownKind { kind: kind @ (KIND_RUN | KIND_CONTROL | KIND_FRAGMENT) }) => {
                 return Err(FrameError::InsideRun { kind, frames_left: self.frames_left });
             }
             Err(error) => return Err(error),
         };
         if frame_bytes > frame_bytes_max {
             return Err(FrameError::FrameTooLarge { frame_bytes, frame_bytes_max });
-        }
-        if layout.topic.get() != self.header.topic {
-            let (topic, run_topic) = (layout.topic.get(), self.header.topic);
-            return Err(FrameError::WrongTopic { topic, run_topic });
         }
         // The frames after this one need a header each, and the last frame must end the run exactly.
         let frames_after = u64::from(self.frames_left - 1);

@@ -39,6 +39,12 @@ pub enum FrameError {
         /// Kind of the frame.
         kind: u8,
     },
+    /// A fragment in a stream: there a frame of any size goes whole.
+    #[error("frame of kind {kind} outside a datagram")]
+    OutsideDatagram {
+        /// Kind of the frame.
+        kind: u8,
+    },
     /// Something else came before the last frame of a run.
     #[error("frame of kind {kind} inside a run that still lacks {frames_left} frames")]
     InsideRun {
@@ -89,14 +95,6 @@ pub enum FrameError {
         /// Frames announced.
         frames: u32,
     },
-    /// A frame inside a run belongs to another topic than the run.
-    #[error("frame of topic {topic} inside a run of topic {run_topic}")]
-    WrongTopic {
-        /// Topic of the frame.
-        topic: u32,
-        /// Topic of the run.
-        run_topic: u32,
-    },
     /// A slice that should be exactly one frame is longer or shorter than the frame says.
     #[error("{bytes} bytes were given for one frame of {frame_bytes}")]
     LengthMismatch {
@@ -110,6 +108,38 @@ pub enum FrameError {
     DatagramIncomplete {
         /// Bytes after the last complete item.
         bytes: usize,
+    },
+    /// A frame cannot be cut like this: a fragment would be empty or too small, or there would be too much parity.
+    #[error("a frame of {frame_bytes} bytes cannot be cut into {data} fragments and {parity} of parity")]
+    BadCut {
+        /// Length of the whole frame.
+        frame_bytes: usize,
+        /// Data fragments.
+        data: usize,
+        /// Parity fragments.
+        parity: usize,
+    },
+    /// A fragment's index is not below the number of fragments.
+    #[error("fragment {index} of {fragments}")]
+    NoSuchFragment {
+        /// Which fragment, from 0.
+        index: usize,
+        /// How many there are, parity included.
+        fragments: usize,
+    },
+    /// A fragment does not have the length that its place in the frame gives it.
+    #[error("fragment of {fragment_bytes} bytes, its place in the frame gives it {fragment_bytes_needed}")]
+    FragmentLength {
+        /// Its declared length, its header included.
+        fragment_bytes: usize,
+        /// The length it should have.
+        fragment_bytes_needed: usize,
+    },
+    /// Two fragments of one message contradict each other.
+    #[error("a fragment of message {message} contradicts an earlier one")]
+    FragmentChanged {
+        /// The sender's number of the message.
+        message: u32,
     },
     /// More user headers than allowed.
     #[error("{headers} user headers, limit is {headers_max}")]

@@ -66,6 +66,12 @@ impl Packer {
         self.datagram_bytes_max = datagram_bytes_max;
     }
 
+    /// Bytes of a datagram at most.
+    #[must_use]
+    pub fn datagram_bytes_max(&self) -> usize {
+        self.datagram_bytes_max
+    }
+
     /// Adds one message or end frame with number `first` of `topic` on `lane`.
     #[inline]
     pub fn push(&mut self, lane: u32, topic: u32, first: u64, frame: &[u8]) -> Push {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::limits::DEADLINE_MAX;
+
 /// How a topic's messages travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -81,6 +83,8 @@ pub struct TopicSpec {
     pub retain_messages: u64,
     /// Milliseconds that the server keeps a message at most.
     pub retain_age_ms: u64,
+    /// Microseconds that a message of a fast topic may spend in queues; 0 on a reliable one. Here 0 means no limit.
+    pub deadline_us: u32,
 }
 
 impl TopicSpec {
@@ -96,6 +100,7 @@ impl TopicSpec {
             retain_bytes: 0,
             retain_messages: 0,
             retain_age_ms: 0,
+            deadline_us: 0,
         }
     }
 
@@ -149,6 +154,23 @@ impl TopicSpec {
         Self { retain_age_ms: u64::try_from(retain_age_ms).unwrap_or(u64::MAX), ..self }
     }
 
+    /// The same, with messages that are dropped once they spent `deadline` in queues: rounded up to a microsecond, and
+    /// at most [`DEADLINE_MAX`].
+    ///
+    /// # Panics
+    ///
+    /// If the topic is reliable and `deadline` is not zero.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        let deadline_us = deadline.min(DEADLINE_MAX).as_nanos().div_ceil(1_000) as u32;
+        let spec = Self { deadline_us, ..self };
+        assert!(
+            spec.is_consistent(),
+            "messages of a reliable topic have no deadline, asked for {deadline:?}"
+        );
+        spec
+    }
+
     /// The same, keeping these last values whatever their age.
     ///
     /// # Panics
@@ -161,12 +183,12 @@ impl TopicSpec {
         spec
     }
 
-    /// Whether the channel allows mode, storage and last values.
+    /// Whether the channel allows mode, storage, last values and deadline.
     #[must_use]
     pub const fn is_consistent(&self) -> bool {
         match self.channel {
             Channel::Fast => matches!((self.storage, self.last), (Storage::Memory, Last::None)),
-            Channel::Reliable => matches!(self.mode, Mode::Ordered),
+            Channel::Reliable => matches!((self.mode, self.deadline_us), (Mode::Ordered, 0)),
         }
     }
 
@@ -201,6 +223,10 @@ impl TopicSpec {
         if differ(self.retain_age_ms, asked.retain_age_ms) {
             let (declared_ms, asked_ms) = (self.retain_age_ms, asked.retain_age_ms);
             return Some(Conflict::RetainAge { declared_ms, asked_ms });
+        }
+        if differ(self.deadline_us.into(), asked.deadline_us.into()) {
+            let (declared_us, asked_us) = (self.deadline_us, asked.deadline_us);
+            return Some(Conflict::Deadline { declared_us, asked_us });
         }
         None
     }
@@ -274,6 +300,14 @@ pub enum Conflict {
         /// What was asked for.
         asked_ms: u64,
     },
+    /// Different deadlines.
+    #[error("topic is declared with a deadline of {declared_us} µs, not {asked_us} µs")]
+    Deadline {
+        /// What the topic is.
+        declared_us: u32,
+        /// What was asked for.
+        asked_us: u32,
+    },
 }
 
 impl fmt::Display for Channel {
@@ -322,6 +356,9 @@ impl fmt::Display for TopicSpec {
         }
         if self.storage == Storage::Disk {
             write!(f, " {}", self.storage)?;
+        }
+        if self.deadline_us != 0 {
+            write!(f, ", within {:?}", Duration::from_micros(self.deadline_us.into()))?;
         }
         if self.payload_bytes_max != 0 {
             write!(f, ", payload ≤ {} B", self.payload_bytes_max)?;
@@ -394,6 +431,20 @@ mod tests {
     }
 
     #[test]
+    fn only_fast_topics_have_a_deadline_and_it_has_a_bound() {
+        let spec = TopicSpec::fast().with_deadline(Duration::from_nanos(1));
+        assert_eq!(spec.deadline_us, 1, "never rounded to no limit");
+        assert_eq!(
+            TopicSpec::fast().with_deadline(Duration::MAX).deadline_us,
+            DEADLINE_MAX.as_micros() as u32
+        );
+        assert!(!TopicSpec { deadline_us: 1, ..TopicSpec::reliable() }.is_consistent());
+        let conflict = spec.conflict(&TopicSpec::fast().with_deadline(Duration::from_millis(2))).unwrap();
+        assert_eq!(conflict.to_string(), "topic is declared with a deadline of 1 µs, not 2000 µs");
+        assert_eq!(spec.conflict(&TopicSpec::fast()), None);
+    }
+
+    #[test]
     fn only_reliable_topics_are_on_disk_or_keep_last_values() {
         for (storage, last) in
             [(Storage::Memory, Last::Topic), (Storage::Memory, Last::Key), (Storage::Disk, Last::None)]
@@ -420,5 +471,7 @@ mod tests {
         let spec =
             TopicSpec::fast().with_mode(Mode::Latest).with_payload_bytes_max(64).with_retain_messages(1);
         assert_eq!(spec.to_string(), "fast latest, payload ≤ 64 B, keeps 1 messages");
+        let soon = TopicSpec::fast().with_deadline(Duration::from_millis(50));
+        assert_eq!(soon.to_string(), "fast ordered, within 50ms");
     }
 }

@@ -21,6 +21,7 @@ fn spec() -> TopicSpec {
         .with_payload_bytes_max(1_024)
         .with_retain_bytes(65_536)
         .with_retain_messages(100)
+        .with_deadline(Duration::from_millis(50))
 }
 
 fn durable() -> TopicSpec {
@@ -171,6 +172,11 @@ fn from_both() -> Vec<(&'static str, Control)> {
         ("credit", Credit { lane: 4, bytes: 65_536 }.into()),
         ("ping", Ping { nonce: 0x0102_0304_0506_0708 }.into()),
         ("pong", Pong { nonce: 0x0102_0304_0506_0708 }.into()),
+        ("detached", Detached { reason: "no answer for 2 s".to_owned() }.into()),
+        (
+            "left-out",
+            LeftOut { lane: 4, topic: 7, expired: 3, coalesced: 40, dropped_slow: 2, late: 1 }.into(),
+        ),
         ("goodbye", Goodbye { code: Code::Other(999), reason: "é".to_owned() }.into()),
     ]
 }
