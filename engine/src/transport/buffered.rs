@@ -39,6 +39,10 @@ impl Buffered {
     pub(super) fn new(socket: TcpStream) -> Self {
         Self { socket, held: None }
     }
+
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
 }
 
 impl AsyncRead for Buffered {

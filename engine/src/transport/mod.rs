@@ -35,7 +35,7 @@ pub(crate) use io_threads::{IoThreads, activity};
 pub(crate) use limits::{ConnectionLimits, Refusal};
 pub(crate) use listener::{Incoming, ListenConfig, Listener};
 pub(crate) use quic::{DatagramError, Datagrams, connect_quic};
-pub(crate) use stream::{Carrier, Stream};
+pub(crate) use stream::{Backlog, Carrier, Stream};
 pub(crate) use tcp::connect_tcp;
 pub(crate) use trust::ClientTls;
 

@@ -1,12 +1,16 @@
 //! QUIC: one connection carries a [`Stream`] and [`Datagrams`].
 //!
 //! All of quinn's knobs are set here and nowhere else. Its datagram queue drops the oldest and knows no deadline,
-//! so it is kept short: queueing is the layer above's work.
+//! so it is kept short ([`Datagrams::poll_room`]): queueing is the layer above's work.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +22,7 @@ use quinn::{
 use rustls::AlertDescription;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::congestion::CappedCubic;
+use super::congestion::{Fresh, FreshFactory, Room, SendState};
 use super::error::{ConnectError, ListenError};
 use super::identity::ServerTls;
 use super::limits::{OpenConnection, Refusal};
@@ -41,9 +45,26 @@ pub(crate) struct Datagrams {
 
 #[derive(Clone)]
 enum Path {
-    Quic(quinn::Connection),
+    Quic(Arc<Quic>),
     #[cfg(feature = "simulation")]
-    Simulated(Arc<dyn super::simulated::DatagramPath>),
+    Simulated(Arc<dyn super::simulated::DatagramPath>, Arc<super::simulated::RoomWait>),
+}
+
+/// A QUIC connection, and how much waits in its queue.
+struct Quic {
+    connection: quinn::Connection,
+    /// Bytes of datagrams ever queued.
+    given_bytes: AtomicU64,
+    /// One task fills the queue, so nobody waits for this lock.
+    filling: Mutex<Filling>,
+}
+
+/// What the task that fills the queue needs.
+struct Filling {
+    room: Room,
+    /// Of the path's controller, which goes when the peer's address changes.
+    path: Weak<SendState>,
+    closed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 /// Why a datagram was not sent, or none will arrive any more.
@@ -71,6 +92,12 @@ pub(crate) struct DatagramStats {
     pub(crate) sent_packets: u64,
     /// Packets sent and taken for lost so far.
     pub(crate) lost_packets: u64,
+    /// Frames received that acknowledge packets of ours. Grows for as long as the peer hears us.
+    pub(crate) received_acks: u64,
+    /// UDP datagrams received, whatever was in them.
+    pub(crate) received_packets: u64,
+    /// UDP datagrams sent, probes and acks included.
+    pub(crate) sent_datagrams: u64,
     /// Times that the congestion controller backed off.
     pub(crate) congestion_events: u64,
     /// The largest UDP payload the path is known to carry.
@@ -115,7 +142,7 @@ pub(crate) async fn connect_quic(
         }
         check.remember()?;
         let (send, recv) = connection.open_bi().await.map_err(failed)?;
-        Ok((Stream::quic(send, recv, addr, None), Datagrams { path: Path::Quic(connection), _open: None }))
+        Ok((Stream::quic(send, recv, addr, None), Datagrams::quic(connection, None)))
     };
     match tokio::time::timeout(timeout, connecting).await {
         Ok(outcome) => outcome,
@@ -124,26 +151,34 @@ pub(crate) async fn connect_quic(
 }
 
 impl Datagrams {
+    fn quic(connection: quinn::Connection, open: Option<Arc<OpenConnection>>) -> Self {
+        Self { path: Path::Quic(Arc::new(Quic::new(connection))), _open: open }
+    }
+
     /// The largest datagram that fits now, in bytes; changes with the path. `None`: the peer takes none.
     pub(crate) fn datagram_bytes_max(&self) -> Option<usize> {
         match &self.path {
-            Path::Quic(connection) => connection.max_datagram_size(),
+            Path::Quic(quic) => quic.connection.max_datagram_size(),
             #[cfg(feature = "simulation")]
-            Path::Simulated(path) => Some(path.datagram_bytes_max()),
+            Path::Simulated(path, _) => Some(path.datagram_bytes_max()),
         }
     }
 
-    /// Bytes that can be queued before the oldest queued datagram is dropped.
-    pub(crate) fn send_space_bytes(&self) -> usize {
+    /// How many bytes may be queued now, at least a packet's: what leaves within about 3 ms. Pending while that much
+    /// is queued, or while streams must have their turn; woken when packets leave or are acknowledged. On a closed
+    /// connection it is ready, so that sending can say so.
+    ///
+    /// For one task: the waker of the latest call is the only one kept.
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<usize> {
         match &self.path {
-            Path::Quic(connection) => connection.datagram_send_buffer_space(),
+            Path::Quic(quic) => quic.poll_room(cx),
             #[cfg(feature = "simulation")]
-            Path::Simulated(path) => path.send_space_bytes(),
+            Path::Simulated(path, waiting) => waiting.poll_room(path, cx),
         }
     }
 
     /// Queues a datagram and returns at once. Where there is no space the oldest queued ones are dropped: ask
-    /// [`send_space_bytes`](Self::send_space_bytes) first to keep the choice.
+    /// [`poll_room`](Self::poll_room) first to keep the choice.
     ///
     /// # Errors
     ///
@@ -151,31 +186,13 @@ impl Datagrams {
     pub(crate) fn send(&self, datagram: Bytes) -> Result<(), DatagramError> {
         let datagram_bytes = datagram.len();
         match &self.path {
-            Path::Quic(connection) => {
-                connection.send_datagram(datagram).map_err(|error| self.send_error(&error, datagram_bytes))
-            }
-            #[cfg(feature = "simulation")]
-            Path::Simulated(path) => path.send(datagram).map_err(DatagramError::closed),
-        }
-    }
-
-    /// Queues a datagram when there is space for it. Cancel-safe: a dropped future has queued nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`DatagramError`]; nothing was queued.
-    pub(crate) async fn send_wait(&self, datagram: Bytes) -> Result<(), DatagramError> {
-        let datagram_bytes = datagram.len();
-        match &self.path {
-            Path::Quic(connection) => {
-                let sent = connection.send_datagram_wait(datagram).await;
+            Path::Quic(quic) => {
+                let sent = quic.connection.send_datagram(datagram);
+                quic.given(datagram_bytes);
                 sent.map_err(|error| self.send_error(&error, datagram_bytes))
             }
             #[cfg(feature = "simulation")]
-            Path::Simulated(path) => {
-                path.room(datagram_bytes).await.map_err(DatagramError::closed)?;
-                path.send(datagram).map_err(DatagramError::closed)
-            }
+            Path::Simulated(path, _) => path.send(datagram).map_err(DatagramError::closed),
         }
     }
 
@@ -186,24 +203,28 @@ impl Datagrams {
     /// [`DatagramError::Closed`] when the connection is over.
     pub(crate) async fn recv(&self) -> Result<Bytes, DatagramError> {
         match &self.path {
-            Path::Quic(connection) => connection.read_datagram().await.map_err(|error| closed(&error)),
+            Path::Quic(quic) => quic.connection.read_datagram().await.map_err(|error| closed(&error)),
             #[cfg(feature = "simulation")]
-            Path::Simulated(path) => path.recv().await.map_err(DatagramError::closed),
+            Path::Simulated(path, _) => path.recv().await.map_err(DatagramError::closed),
         }
     }
 
     /// How the path is doing.
     pub(crate) fn stats(&self) -> DatagramStats {
-        let path = match &self.path {
-            Path::Quic(connection) => connection.stats().path,
+        let stats = match &self.path {
+            Path::Quic(quic) => quic.connection.stats(),
             #[cfg(feature = "simulation")]
-            Path::Simulated(_) => return DatagramStats::default(),
+            Path::Simulated(..) => return DatagramStats::default(),
         };
+        let path = stats.path;
         DatagramStats {
             rtt: path.rtt,
             congestion_window_bytes: path.cwnd,
             sent_packets: path.sent_packets,
             lost_packets: path.lost_packets,
+            received_acks: stats.frame_rx.acks,
+            received_packets: stats.udp_rx.datagrams,
+            sent_datagrams: stats.udp_tx.datagrams,
             congestion_events: path.congestion_events,
             mtu_bytes: path.current_mtu,
         }
@@ -212,18 +233,18 @@ impl Datagrams {
     /// Ends the connection, its streams included: what is queued is not sent. The peer sees `code` and `reason`.
     pub(crate) fn close(&self, code: u16, reason: &str) {
         match &self.path {
-            Path::Quic(connection) => connection.close(VarInt::from(code), reason.as_bytes()),
+            Path::Quic(quic) => quic.connection.close(VarInt::from(code), reason.as_bytes()),
             #[cfg(feature = "simulation")]
-            Path::Simulated(path) => path.close(reason),
+            Path::Simulated(path, _) => path.close(reason),
         }
     }
 
     /// Waits until the connection is over, and says why. Cancel-safe.
     pub(crate) async fn closed(&self) -> DatagramError {
         match &self.path {
-            Path::Quic(connection) => closed(&connection.closed().await),
+            Path::Quic(quic) => closed(&quic.connection.closed().await),
             #[cfg(feature = "simulation")]
-            Path::Simulated(path) => DatagramError::closed(path.closed().await),
+            Path::Simulated(path, _) => DatagramError::closed(path.closed().await),
         }
     }
 
@@ -239,6 +260,59 @@ impl Datagrams {
     }
 }
 
+impl Quic {
+    fn new(connection: quinn::Connection) -> Self {
+        let filling = Filling { room: Room::default(), path: Weak::new(), closed: None };
+        Self { connection, given_bytes: AtomicU64::new(0), filling: Mutex::new(filling) }
+    }
+
+    fn given(&self, datagram_bytes: usize) {
+        self.given_bytes.fetch_add(datagram_bytes as u64, Ordering::Relaxed);
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<usize> {
+        let mut filling = self.filling.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = filling.path(&self.connection);
+        if let Some(room) = self.room(&mut filling.room, &path) {
+            return Poll::Ready(room);
+        }
+        // Registered before the second look: what leaves in between wakes us.
+        path.register(cx.waker());
+        if let Some(room) = self.room(&mut filling.room, &path) {
+            return Poll::Ready(room);
+        }
+        let closed = filling.closed.get_or_insert_with(|| {
+            let connection = self.connection.clone();
+            Box::pin(async move {
+                connection.closed().await;
+            })
+        });
+        if closed.as_mut().poll(cx).is_ready() {
+            filling.closed = None;
+            return Poll::Ready(DATAGRAM_SEND_BYTES);
+        }
+        Poll::Pending
+    }
+
+    fn room(&self, room: &mut Room, path: &SendState) -> Option<usize> {
+        let space_bytes = self.connection.datagram_send_buffer_space();
+        room.now(path, DATAGRAM_SEND_BYTES, space_bytes, self.given_bytes.load(Ordering::Relaxed))
+    }
+}
+
+impl Filling {
+    /// The state of the connection's path, which is another one after the peer's address has changed.
+    fn path(&mut self, connection: &quinn::Connection) -> Arc<SendState> {
+        if let Some(path) = self.path.upgrade() {
+            return path;
+        }
+        let controller = connection.congestion_state().into_any();
+        let fresh = controller.downcast::<Fresh>().expect("every connection is made with our controller");
+        self.path = Arc::downgrade(fresh.state());
+        Arc::clone(fresh.state())
+    }
+}
+
 impl fmt::Debug for Datagrams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Datagrams").field("bytes_max", &self.datagram_bytes_max()).finish_non_exhaustive()
@@ -248,7 +322,7 @@ impl fmt::Debug for Datagrams {
 #[cfg(feature = "simulation")]
 impl Datagrams {
     pub(super) fn simulated(path: Arc<dyn super::simulated::DatagramPath>) -> Self {
-        Self { path: Path::Simulated(path), _open: None }
+        Self { path: Path::Simulated(path, Arc::default()), _open: None }
     }
 }
 
@@ -314,7 +388,7 @@ impl Arrived {
     pub(super) fn into_parts(self, open: Arc<OpenConnection>) -> (Stream, Datagrams) {
         let peer = self.connection.remote_address();
         let stream = Stream::quic(self.send, self.recv, peer, Some(Arc::clone(&open)));
-        (stream, Datagrams { path: Path::Quic(self.connection), _open: Some(open) })
+        (stream, Datagrams::quic(self.connection, Some(open)))
     }
 }
 
@@ -357,7 +431,7 @@ fn transport_config() -> TransportConfig {
         .datagram_send_buffer_size(DATAGRAM_SEND_BYTES)
         .initial_mtu(1_200)
         .mtu_discovery_config(Some(mtu_discovery))
-        .congestion_controller_factory(CappedCubic::new(INITIAL_WINDOW_BYTES));
+        .congestion_controller_factory(FreshFactory::new(INITIAL_WINDOW_BYTES));
     config
 }
 
@@ -433,3 +507,6 @@ fn is_certificate_alert(code: TransportErrorCode) -> bool {
 fn closed(error: &ConnectionError) -> DatagramError {
     DatagramError::Closed { reason: printable(error.to_string().as_bytes()) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,8 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,6 +66,31 @@ pub trait DatagramPath: Send + Sync + 'static {
     fn close(&self, reason: &str);
     /// Waits until the connection is over.
     fn closed(&self) -> Waiting<'_, String>;
+}
+
+/// Whoever fills a path's queue, while it is full.
+#[derive(Default)]
+pub(super) struct RoomWait(Mutex<Option<Waiting<'static, ()>>>);
+
+impl RoomWait {
+    /// How many bytes can be queued, once a datagram can. Ready on a path that is over, so that sending can say so.
+    pub(super) fn poll_room(&self, path: &Arc<dyn DatagramPath>, cx: &mut Context<'_>) -> Poll<usize> {
+        let datagram_bytes_max = path.datagram_bytes_max();
+        let space_bytes = path.send_space_bytes();
+        if space_bytes >= datagram_bytes_max {
+            return Poll::Ready(space_bytes);
+        }
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = waiting.get_or_insert_with(|| {
+            let path = Arc::clone(path);
+            Box::pin(async move {
+                let _over = path.room(datagram_bytes_max).await;
+            })
+        });
+        ready!(room.as_mut().poll(cx));
+        *waiting = None;
+        Poll::Ready(path.send_space_bytes().max(datagram_bytes_max))
+    }
 }
 
 /// Until it is dropped, connections and random numbers of this thread are the simulation's.

@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,6 +15,7 @@ use tokio_rustls::TlsStream;
 
 use super::buffered::Buffered;
 use super::limits::OpenConnection;
+use super::tcp;
 
 /// Which transport carries a [`Stream`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +42,28 @@ impl std::fmt::Display for Carrier {
     }
 }
 
+/// How much of what is written may wait in the system before it is sent. Held by who writes, while the stream itself
+/// is split between tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    short: AtomicBool,
+}
+
+impl Backlog {
+    /// With `short`, a TCP socket takes more only when little of what it has is unsent, so that what is written next is
+    /// the newest there is. It costs a wake per few kilobytes on a slow path. From the next write on.
+    pub(crate) fn keep_short(&self, short: bool) {
+        self.short.store(short, Ordering::Relaxed);
+    }
+}
+
 /// One ordered byte stream. Reads and writes are cancel-safe: they are polls of the socket.
 pub(crate) struct Stream {
     pipe: Pipe,
     peer: SocketAddr,
+    backlog: Arc<Backlog>,
+    /// What the socket was told of it.
+    is_short: bool,
     /// Held for its drop: the connection is open until then.
     _open: Option<Arc<OpenConnection>>,
 }
@@ -59,17 +79,22 @@ impl Stream {
         }
     }
 
+    /// The choice of how much waits in the system.
+    pub(crate) fn backlog(&self) -> Arc<Backlog> {
+        Arc::clone(&self.backlog)
+    }
+
     /// The other end, as it was when the connection was made.
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
     }
 
     pub(super) fn tls(tls: TlsStream<Buffered>, peer: SocketAddr, open: Option<Arc<OpenConnection>>) -> Self {
-        Self { pipe: Pipe::Tls(Box::new(tls)), peer, _open: open }
+        Self::new(Pipe::Tls(Box::new(tls)), peer, open)
     }
 
     pub(super) fn plain(socket: TcpStream, peer: SocketAddr, open: Option<Arc<OpenConnection>>) -> Self {
-        Self { pipe: Pipe::Plain(socket), peer, _open: open }
+        Self::new(Pipe::Plain(socket), peer, open)
     }
 
     #[cfg(feature = "simulation")]
@@ -78,7 +103,7 @@ impl Stream {
         carrier: Carrier,
         peer: SocketAddr,
     ) -> Self {
-        Self { pipe: Pipe::Simulated(bytes, carrier), peer, _open: None }
+        Self::new(Pipe::Simulated(bytes, carrier), peer, None)
     }
 
     pub(super) fn quic(
@@ -87,7 +112,28 @@ impl Stream {
         peer: SocketAddr,
         open: Option<Arc<OpenConnection>>,
     ) -> Self {
-        Self { pipe: Pipe::Quic(QuicPipe { send, recv, taken: None }), peer, _open: open }
+        Self::new(Pipe::Quic(QuicPipe { send, recv, taken: None }), peer, open)
+    }
+
+    fn new(pipe: Pipe, peer: SocketAddr, open: Option<Arc<OpenConnection>>) -> Self {
+        Self { pipe, peer, backlog: Arc::default(), is_short: false, _open: open }
+    }
+
+    /// Tells the socket what was chosen, if that changed.
+    fn apply_backlog(&mut self) {
+        let short = self.backlog.short.load(Ordering::Relaxed);
+        if short == self.is_short {
+            return;
+        }
+        self.is_short = short;
+        match &self.pipe {
+            Pipe::Tls(tls) => tcp::keep_short(tls.get_ref().0.socket(), short),
+            Pipe::Plain(socket) => tcp::keep_short(socket, short),
+            // QUIC's stream is one of a connection that carries fast topics in datagrams.
+            Pipe::Quic(_) => {}
+            #[cfg(feature = "simulation")]
+            Pipe::Simulated(..) => {}
+        }
     }
 }
 
@@ -162,7 +208,9 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().pipe {
+        let this = self.get_mut();
+        this.apply_backlog();
+        match &mut this.pipe {
             Pipe::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
             Pipe::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
             Pipe::Quic(quic) => AsyncWrite::poll_write(Pin::new(&mut quic.send), cx, buf),
@@ -176,7 +224,9 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().pipe {
+        let this = self.get_mut();
+        this.apply_backlog();
+        match &mut this.pipe {
             Pipe::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
             Pipe::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
             Pipe::Quic(quic) => quic.poll_write_vectored(cx, bufs),

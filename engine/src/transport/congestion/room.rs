@@ -1,0 +1,109 @@
+//! How much may wait in quinn's datagram queue.
+//!
+//! That queue knows no deadline, so it holds what leaves in the next milliseconds and no more; what is not in it can
+//! still be replaced or dropped by those who know better. And it is served before the streams: beside a fast topic that
+//! is always ready they would get nothing. So when the window is full and datagrams have had their share of it, none is
+//! added until the streams had the chance to use what acks free.
+//!
+//! Nothing waits here and nothing is queued here.
+
+use super::send_state::SendState;
+
+/// Queued at most is what leaves in this many milliseconds.
+const QUEUE_MILLISECONDS: u64 = 3;
+
+/// The queue always takes that many packets: one may be on its way to the socket while the next is packed.
+const QUEUE_PACKETS_MIN: u64 = 2;
+
+/// For each byte of others, datagrams may have that many while the window is full.
+const DATAGRAM_SHARE: u64 = 3;
+
+/// Bytes that datagrams may have before their share is counted: so many packets, or so much of the window.
+const BURST_PACKETS: u64 = 8;
+const BURST_WINDOWS: u64 = 4;
+
+/// Decides how much may be queued. One per connection.
+#[derive(Debug, Default)]
+pub(in crate::transport) struct Room {
+    /// What had been sent when the count of shares began.
+    sent_bytes: u64,
+    datagram_bytes: u64,
+}
+
+impl Room {
+    /// Bytes that may be queued now, at least a packet's, of `space_bytes` in a queue that can hold `bound_bytes`.
+    /// `given_bytes` is what was ever queued. `None`: not now; packets have to leave or to be acknowledged first.
+    pub(in crate::transport) fn now(
+        &mut self,
+        path: &SendState,
+        bound_bytes: usize,
+        space_bytes: usize,
+        given_bytes: u64,
+    ) -> Option<usize> {
+        let mtu = path.mtu_bytes();
+        let queued = bound_bytes.saturating_sub(space_bytes) as u64;
+        let bound = bound_bytes as u64;
+        let limit = path.rate() / 1_000 * QUEUE_MILLISECONDS;
+        let limit = limit.max(QUEUE_PACKETS_MIN * mtu).min(bound);
+        let room = limit.saturating_sub(queued).min(space_bytes as u64);
+        if room < mtu || !self.may_have_more(path, given_bytes.saturating_sub(queued)) {
+            return None;
+        }
+        Some(room as usize)
+    }
+
+    fn may_have_more(&mut self, path: &SendState, datagram_bytes: u64) -> bool {
+        let (window, mtu) = (path.window_bytes(), path.mtu_bytes());
+        let sent = path.sent_bytes().saturating_sub(self.sent_bytes);
+        let is_full = path.in_flight_bytes() + 2 * mtu >= window;
+        if !is_full || sent > 2 * window {
+            self.sent_bytes = path.sent_bytes();
+            self.datagram_bytes = datagram_bytes;
+            return true;
+        }
+        let datagrams = datagram_bytes.saturating_sub(self.datagram_bytes);
+        let others = sent.saturating_sub(datagrams);
+        datagrams <= DATAGRAM_SHARE * others + (BURST_PACKETS * mtu).max(window / BURST_WINDOWS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUND: usize = 256 << 10;
+
+    fn path(window: u64, rate: u64, in_flight: u64) -> SendState {
+        let path = SendState::default();
+        path.set_path(window, rate, 1_200);
+        path.set_in_flight(in_flight);
+        path
+    }
+
+    #[test]
+    fn three_milliseconds_of_the_rate_may_wait() {
+        let path = path(1 << 20, 10_000_000, 0);
+        assert_eq!(Room::default().now(&path, BOUND, BOUND, 0), Some(30_000));
+        assert_eq!(Room::default().now(&path, BOUND, BOUND - 20_000, 20_000), Some(10_000));
+        assert_eq!(Room::default().now(&path, BOUND, BOUND - 29_000, 29_000), None, "less than a packet");
+    }
+
+    #[test]
+    fn two_packets_may_wait_on_the_slowest_path_and_the_bound_on_the_fastest() {
+        assert_eq!(Room::default().now(&path(5_000, 0, 0), BOUND, BOUND, 0), Some(2_400));
+        assert_eq!(Room::default().now(&path(2 << 20, 1 << 30, 0), BOUND, BOUND, 0), Some(BOUND));
+    }
+
+    #[test]
+    fn where_the_window_is_full_of_datagrams_others_come_first() {
+        let path = path(40_000, 1_000_000, 40_000);
+        let mut room = Room::default();
+        path.sent(20_000);
+        assert_eq!(room.now(&path, BOUND, BOUND, 20_000), None, "all was datagrams");
+        path.sent(5_000);
+        assert!(room.now(&path, BOUND, BOUND, 20_000).is_some(), "a fifth was others");
+        path.sent(10_000);
+        path.set_in_flight(30_000);
+        assert!(room.now(&path, BOUND, BOUND, 30_000).is_some(), "nobody else wanted it");
+    }
+}
