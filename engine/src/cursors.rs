@@ -4,16 +4,19 @@
 //! into frames. A sleeping cursor costs nothing until its ring wakes it.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
 use atomic_waker::AtomicWaker;
+use bytes::Bytes;
 use crossbeam_queue::SegQueue;
 
 use crate::lock::lock;
 use crate::message::TopicRun;
 use crate::topic_cursor::{TopicCursor, TopicRead};
+use crate::topics::last::LastValues;
 
 /// Bytes that the other side still takes. Shared between who reads the cursor and who hears of more.
 pub(crate) struct Credit {
@@ -71,12 +74,15 @@ pub(crate) struct Cursors<T> {
     slots: Vec<Option<Slot<T>>>,
     free: Vec<u32>,
     turns: VecDeque<u32>,
+    /// Had a step since somebody asked, each once.
+    touched: Vec<u32>,
     ready: Arc<ReadyQueue>,
 }
 
 struct Slot<T> {
     cursor: TopicCursor,
     tag: T,
+    is_touched: bool,
     credit: Option<Arc<Credit>>,
     turn: Arc<Turn>,
     waker: Waker,
@@ -111,7 +117,7 @@ impl Wake for Turn {
 impl<T> Cursors<T> {
     pub(crate) fn new() -> Self {
         let ready = Arc::new(ReadyQueue { keys: SegQueue::new(), owner: AtomicWaker::new() });
-        Self { slots: Vec::new(), free: Vec::new(), turns: VecDeque::new(), ready }
+        Self { slots: Vec::new(), free: Vec::new(), turns: VecDeque::new(), touched: Vec::new(), ready }
     }
 
     /// Adds a cursor; it gets a turn at once. With `credit` it reads only what the other side takes.
@@ -122,7 +128,7 @@ impl<T> Cursors<T> {
         });
         let turn = Arc::new(Turn { key, queued: AtomicBool::new(true), ready: Arc::clone(&self.ready) });
         let waker = Waker::from(Arc::clone(&turn));
-        self.slots[key as usize] = Some(Slot { cursor, tag, credit, turn, waker });
+        self.slots[key as usize] = Some(Slot { cursor, tag, is_touched: false, credit, turn, waker });
         self.turns.push_back(key);
         key
     }
@@ -151,8 +157,56 @@ impl<T> Cursors<T> {
         Some((slot.cursor, slot.tag, slot.credit))
     }
 
+    /// How far this cursor's topic was read, if nothing of it waits.
+    pub(crate) fn sent_through(&self, key: u32) -> Option<u64> {
+        self.cursor(key)?.read_through()
+    }
+
+    /// Offsets in `range` of the values that are the newest of their keys.
+    pub(crate) fn newest_within(&self, key: u32, range: Range<u64>) -> Vec<u64> {
+        self.newest(key).map_or_else(Vec::new, |newest| newest.offsets_within(range))
+    }
+
+    /// Those of `offsets` whose values are the newest of their keys.
+    pub(crate) fn newest_among(&self, key: u32, offsets: &[u64]) -> Vec<u64> {
+        self.newest(key).map_or_else(Vec::new, |newest| newest.offsets_among(offsets))
+    }
+
+    /// The value at `offset`, if it is the newest of its key.
+    pub(crate) fn newest_at(&self, key: u32, offset: u64) -> Option<(&T, Bytes)> {
+        let value = self.newest(key)?.at(offset)?;
+        Some((self.tag(key), value))
+    }
+
+    fn newest(&self, key: u32) -> Option<&LastValues> {
+        self.cursor(key)?.newest()
+    }
+
+    /// The newest values from offset `from` on are read once more.
+    pub(crate) fn read_again(&mut self, key: u32, from: u64) {
+        if let Some(slot) = &mut self.slots[key as usize] {
+            slot.cursor.read_again(from);
+        }
+    }
+
+    fn cursor(&self, key: u32) -> Option<&TopicCursor> {
+        Some(&self.slots.get(key as usize)?.as_ref()?.cursor)
+    }
+
     pub(crate) fn tag(&self, key: u32) -> &T {
         &self.slots[key as usize].as_ref().expect("the key is of a cursor in the set").tag
+    }
+
+    /// One of the cursors that had a step since they were asked for last; `None`: that was all of them.
+    pub(crate) fn take_touched(&mut self) -> Option<&T> {
+        while let Some(key) = self.touched.pop() {
+            if self.slots[key as usize].is_some() {
+                let slot = self.slots[key as usize].as_mut()?;
+                slot.is_touched = false;
+                return Some(&slot.tag);
+            }
+        }
+        None
     }
 
     /// The next cursor's next step, at most `bytes_max` unless one frame is larger. `Pending`: nobody has any;
@@ -198,6 +252,9 @@ impl<T> Cursors<T> {
                 Step::Run(run)
             }
         };
+        if !std::mem::replace(&mut slot.is_touched, true) {
+            self.touched.push(key);
+        }
         self.requeue(key);
         Some(step)
     }

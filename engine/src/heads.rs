@@ -10,6 +10,7 @@ use twinlane_proto::frame::{
     encode_plain_head,
 };
 
+use crate::fast::expiry;
 use crate::publisher::MessageOptions;
 
 /// Messages that share one reading of the clock at most.
@@ -65,12 +66,14 @@ impl Heads {
         options: &MessageOptions<'_>,
         payload_bytes: usize,
     ) -> Result<(), FrameError> {
-        let MessageOptions { key, headers, delay, reply_to, correlation } = *options;
+        let MessageOptions { key, headers, delay, deadline, reply_to, correlation } = *options;
         let encoded = if headers.is_empty() { None } else { Some(encode_headers(headers)?) };
         let headers = encoded.as_deref().map(Headers::parse).transpose()?;
         // The engine that stores the message makes it a time.
         let due_us = delay.map(|delay| u64::try_from(delay.as_micros()).unwrap_or(u64::MAX));
-        let options = Options { key, reply_to, correlation, due_us, headers, ..Options::default() };
+        let deadline_us = deadline.map(expiry);
+        let options =
+            Options { deadline_us, key, reply_to, correlation, due_us, headers, ..Options::default() };
         encode_message_head(header, &options, payload_bytes, &mut self.optioned)
     }
 }

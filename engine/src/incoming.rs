@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use twinlane_proto::{GapCause, Outcome};
 
+use crate::fast::Counts;
 use crate::message::{RunBytes, TopicMeta};
 
 #[derive(Debug)]
@@ -11,9 +12,11 @@ pub(crate) enum Incoming {
     /// A topic was found, or (`again`) found again after a lost connection.
     Bound { topic: Arc<TopicMeta>, next_offset: u64, next_source: u32, outcome: Outcome, again: bool },
     /// Frames with offsets from `first`.
-    Run { topic: Arc<TopicMeta>, first: u64, frames: usize, bytes: RunBytes },
+    Run { topic: Arc<TopicMeta>, first: u64, bytes: RunBytes },
     /// Offsets that will not come.
     Skipped { topic: Arc<TopicMeta>, from: u64, to: u64, cause: GapCause },
+    /// So many messages of a fast topic were left out by their senders so far.
+    LeftOut { topic: Arc<TopicMeta>, counts: Counts },
     /// A publisher stream ended.
     StreamEnd { topic: Arc<TopicMeta>, source: u32, last_seq: u64 },
 }

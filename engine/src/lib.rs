@@ -32,6 +32,7 @@ mod cursors;
 mod engine;
 mod error;
 mod events;
+mod fast;
 #[cfg(feature = "faults")]
 #[doc(hidden)]
 pub mod faults;
@@ -81,8 +82,8 @@ pub use request::{Request, Responder};
 pub use server::Listening;
 pub use session::Session;
 pub use status::{
-    EngineStatus, LogRow, QueueRow, SessionRow, SessionStatus, SubscriberRow, SubscriptionStats, TopicStatus,
-    UdpPath,
+    EngineStatus, LogRow, QueueRow, SessionRow, SessionStatus, SubscriberRow, SubscriptionStats, SwitchRow,
+    TopicStatus, UdpPath,
 };
 pub use storage::StorageError;
 pub use subscription::Subscription;

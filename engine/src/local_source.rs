@@ -1,5 +1,6 @@
 //! An in-process subscription's way to its topics: cursors on their rings, nothing in between.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -10,6 +11,7 @@ use twinlane_proto::Filter;
 use crate::config::SubscribeOptions;
 use crate::cursors::{Cursors, Step};
 use crate::error::{EndReason, OpenError};
+use crate::fast::{Counts, Ended};
 use crate::incoming::Incoming;
 use crate::lock::lock;
 use crate::session::Local;
@@ -23,6 +25,8 @@ pub(crate) struct LocalSource {
     cursors: Cursors<Seat>,
     found: Arc<Found>,
     end: Option<EndReason>,
+    /// What goes before the next run.
+    next: VecDeque<Incoming>,
     /// Held for its drop.
     _watch: Watch,
 }
@@ -31,12 +35,14 @@ pub(crate) struct LocalSource {
 struct Seat {
     topic: Arc<Topic>,
     subscriber: Arc<Subscriber>,
+    /// What publishers had left out before this subscription.
+    upstream_before: Counts,
 }
 
 /// Topics that were found and not yet taken in.
 #[derive(Default)]
 struct Found {
-    topics: Mutex<Vec<(Arc<Topic>, Subscribed)>>,
+    topics: Mutex<Vec<(Arc<Topic>, Subscribed, Counts)>>,
     reader: AtomicWaker,
 }
 
@@ -53,12 +59,20 @@ impl LocalSource {
         let (posting, session) = (Arc::clone(&found), local.id.clone());
         let watch = local.core.topics.watch(filter, move |topic, is_new| {
             let start = if is_new { twinlane_proto::Start::All } else { options.start };
+            let upstream_before = topic.left_out_upstream();
             let subscribed = topic.subscribe(start, None, options.slow, &session, "local");
-            lock(&posting.topics).push((topic, subscribed));
+            lock(&posting.topics).push((topic, subscribed, upstream_before));
             posting.reader.wake();
         });
         local.subscriptions.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { local: Arc::clone(local), cursors: Cursors::new(), found, end: None, _watch: watch })
+        Ok(Self {
+            local: Arc::clone(local),
+            cursors: Cursors::new(),
+            found,
+            end: None,
+            next: VecDeque::new(),
+            _watch: watch,
+        })
     }
 
     pub(crate) fn end_reason(&self) -> Option<EndReason> {
@@ -69,11 +83,16 @@ impl LocalSource {
         if self.end.is_some() {
             return Poll::Ready(None);
         }
-        if let Some(bound) = self.take_found() {
-            return Poll::Ready(Some(bound));
+        if let Some(next) = self.take_found().or_else(|| self.next.pop_front()) {
+            return Poll::Ready(Some(next));
         }
         loop {
             let Poll::Ready((key, step)) = self.cursors.poll_next(cx, TURN_BYTES) else {
+                while let Some(seat) = self.cursors.take_touched() {
+                    if let Some(left_out) = seat.left_out(true) {
+                        return Poll::Ready(Some(left_out));
+                    }
+                }
                 self.found.reader.register(cx.waker());
                 return self.take_found().map_or(Poll::Pending, |bound| Poll::Ready(Some(bound)));
             };
@@ -81,18 +100,25 @@ impl LocalSource {
             let topic = Arc::clone(&seat.topic.meta);
             match step {
                 Step::Run(run) => {
-                    let (first, frames) = (run.first_offset(), run.frames());
-                    seat.subscriber.position.store(first + frames as u64, Ordering::Relaxed);
-                    return Poll::Ready(Some(Incoming::Run {
-                        topic,
-                        first,
-                        frames,
-                        bytes: run.into_bytes(),
-                    }));
+                    let first = run.first_offset();
+                    seat.subscriber.position.store(run.end_offset(), Ordering::Relaxed);
+                    let run = Incoming::Run { topic, first, bytes: run.into_bytes() };
+                    let Some(left_out) = seat.left_out(false) else { return Poll::Ready(Some(run)) };
+                    self.next.push_back(run);
+                    return Poll::Ready(Some(left_out));
                 }
-                Step::Missed { from, to } => match seat.topic.missed(&seat.subscriber, to, to - from) {
+                Step::Missed { from, to } => match seat.topic.missed(&seat.subscriber, from, to) {
                     Miss::Skip(cause) => {
                         return Poll::Ready(Some(Incoming::Skipped { topic, from, to, cause }));
+                    }
+                    Miss::Dropped(ended) => {
+                        let end = |Ended { source, last_seq, .. }| Incoming::StreamEnd {
+                            topic: Arc::clone(&topic),
+                            source,
+                            last_seq,
+                        };
+                        self.next.extend(ended.into_iter().map(end));
+                        return Poll::Ready(seat.left_out(true));
                     }
                     Miss::End(code, reason) => {
                         self.end = Some(EndReason { code, reason });
@@ -105,11 +131,20 @@ impl LocalSource {
     }
 
     fn take_found(&mut self) -> Option<Incoming> {
-        let (topic, subscribed) = lock(&self.found.topics).pop()?;
+        let (topic, subscribed, upstream_before) = lock(&self.found.topics).pop()?;
         let Subscribed { cursor, subscriber, next_offset, next_source, outcome } = subscribed;
         let meta = Arc::clone(&topic.meta);
-        self.cursors.insert(cursor, Seat { topic, subscriber }, None);
+        self.cursors.insert(cursor, Seat { topic, subscriber, upstream_before }, None);
         Some(Incoming::Bound { topic: meta, next_offset, next_source, outcome, again: false })
+    }
+}
+
+impl Seat {
+    /// What the subscriber should hear now of messages that were left out. `at_once`: nothing follows that would tell it
+    /// later.
+    fn left_out(&self, at_once: bool) -> Option<Incoming> {
+        let counts = self.topic.left_out_for(&self.subscriber, self.upstream_before, at_once)?;
+        Some(Incoming::LeftOut { topic: Arc::clone(&self.topic.meta), counts })
     }
 }
 

@@ -4,13 +4,16 @@
 //! so it may be kept for as long as one likes.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use twinlane_proto::frame::{Frames, Headers, MessageRef, Options};
+use twinlane_proto::frame::{Frames, Headers, MessageRef, Options, deadline_us};
 use twinlane_proto::{Channel, GapCause, Mode, Outcome, TopicName, TopicSpec};
 use twinlane_ring::Run;
+
+use crate::fast::{remaining_us, ticks_us};
 
 /// Frames below this are copied out of a batch; larger ones share its memory where that pins no history: at most
 /// four times their size, because a read shares 128 KiB.
@@ -32,6 +35,21 @@ impl TopicMeta {
 
     pub(crate) fn is_unordered(&self) -> bool {
         self.is_fast() && self.spec.mode == Mode::Unordered
+    }
+
+    pub(crate) fn is_latest(&self) -> bool {
+        self.is_fast() && self.spec.mode == Mode::Latest
+    }
+
+    /// The offset of a frame that is number `index` in a run from `first` on. On a fast topic, whose runs have holes,
+    /// the frame has the low 32 bits of it.
+    #[inline]
+    pub(crate) fn offset(&self, first: u64, index: usize, frame: &MessageRef<'_>) -> u64 {
+        if !self.is_fast() {
+            return first.saturating_add(index as u64);
+        }
+        let away = frame.topic().wrapping_sub(first as u32) as i32;
+        first.saturating_add_signed(away.into())
     }
 }
 
@@ -150,6 +168,12 @@ impl Message {
 
     pub(crate) fn options(&self) -> Options<'_> {
         self.parsed().options().unwrap_or_default()
+    }
+
+    /// Whether its deadline has passed.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.topic.is_fast()
+            && deadline_us(&self.frame).is_some_and(|expiry| remaining_us(expiry, ticks_us()) == 0)
     }
 
     /// The same message as one of `topic`, at `offset`.
@@ -314,17 +338,35 @@ impl std::ops::Deref for RunBytes {
     }
 }
 
-/// Frames of one topic, back to back, with dense offsets: as a cursor found them in the ring or in the log.
+/// Frames of one topic, back to back: as a cursor found them in the ring or in the log. Their offsets are dense, except
+/// on a fast topic, where each frame tells its own.
 #[derive(Debug)]
 pub(crate) struct TopicRun {
     first_offset: u64,
+    /// Above the offsets of all frames.
+    end_offset: u64,
     frames: usize,
     bytes: RunBytes,
 }
 
 impl TopicRun {
     pub(crate) fn read_back(first_offset: u64, frames: usize, bytes: Bytes) -> Self {
-        Self { first_offset, frames, bytes: RunBytes::Own(bytes) }
+        Self { first_offset, end_offset: first_offset + frames as u64, frames, bytes: RunBytes::Own(bytes) }
+    }
+
+    /// Frames of a fast topic some of whose offsets were left out.
+    pub(crate) fn sparse(offsets: Range<u64>, frames: usize, bytes: Bytes) -> Self {
+        Self { first_offset: offsets.start, end_offset: offsets.end, frames, bytes: RunBytes::Own(bytes) }
+    }
+
+    /// Whether offsets were left out, or are out of order.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.end_offset - self.first_offset != self.frames as u64
+    }
+
+    /// Where whoever has read these frames goes on.
+    pub(crate) fn end_offset(&self) -> u64 {
+        self.end_offset
     }
 
     pub(crate) fn first_offset(&self) -> u64 {
@@ -347,7 +389,9 @@ impl TopicRun {
 impl From<Run> for TopicRun {
     #[inline]
     fn from(run: Run) -> Self {
-        Self { first_offset: run.first_offset(), frames: run.frames(), bytes: RunBytes::Pinned(run) }
+        let (first_offset, frames) = (run.first_offset(), run.frames());
+        let end_offset = first_offset + frames as u64;
+        Self { first_offset, end_offset, frames, bytes: RunBytes::Pinned(run) }
     }
 }
 
@@ -447,7 +491,7 @@ impl Batch {
                     return None;
                 }
                 let frame = Frames::new(&bytes[at.byte..]).next()?;
-                let offset = first.saturating_add(at.index as u64);
+                let offset = topic.offset(*first, at.index, &frame);
                 at.index += 1;
                 at.byte += frame.frame_bytes();
                 Some(DeliveryRef::Message(MessageView { topic, offset, frame }))

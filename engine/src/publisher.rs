@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use twinlane_proto::control::TopicRef;
+use twinlane_proto::frame::stamp_topic;
 use twinlane_proto::{Channel, Code, Level, TopicName, TopicSpec};
 use twinlane_ring::{AppendError, Ring};
 
@@ -40,6 +41,8 @@ pub struct Publisher {
     published: u64,
     outcome_timeout: Duration,
     heads: Heads,
+    /// Of messages that name none.
+    deadline: Option<Duration>,
     closed: bool,
 }
 
@@ -112,7 +115,8 @@ impl Publisher {
     }
 
     fn new(out: Out, name: TopicName, spec: TopicSpec, outcome_timeout: Duration) -> Self {
-        Self { out, name, spec, published: 0, outcome_timeout, heads: Heads::new(), closed: false }
+        let deadline = (spec.deadline_us > 0).then(|| Duration::from_micros(spec.deadline_us.into()));
+        Self { out, name, spec, published: 0, outcome_timeout, heads: Heads::new(), deadline, closed: false }
     }
 
     /// The topic.
@@ -329,8 +333,31 @@ impl Publisher {
         };
         let place = (topic, source, self.published + 1);
         let is_awaited = self.ring().is_awaited();
-        let encoded = self.heads.encode(place, options, payload.len(), is_awaited);
+        let deadline = options.deadline.or(self.deadline);
+        let encoded = match deadline {
+            None => self.heads.encode(place, options, payload.len(), is_awaited),
+            Some(_) => {
+                self.expect_deadlines()?;
+                self.heads.encode(place, &MessageOptions { deadline, ..*options }, payload.len(), is_awaited)
+            }
+        };
         encoded.map_err(|error| PublishError::BadOptions(error.to_string()))
+    }
+
+    /// Readers of the queue look for deadlines from now on.
+    fn expect_deadlines(&self) -> Result<(), PublishError> {
+        let flow = match &self.out {
+            Out::Local { topic, .. } => topic.flow.as_ref(),
+            Out::Remote { publisher, .. } => publisher.flow.as_ref(),
+            Out::Durable { .. } => None,
+        };
+        let only_fast = || {
+            PublishError::BadOptions(
+                "only messages of fast topics have a deadline; publish without".to_owned(),
+            )
+        };
+        flow.ok_or_else(only_fast)?.expect_deadlines();
+        Ok(())
     }
 
     #[inline]
@@ -339,9 +366,16 @@ impl Publisher {
             Out::Durable { ingest, outcomes, .. } => self.stage(ingest, outcomes, payload),
             Out::Local { topic, .. } => topic.ring.append(&[self.heads.bytes(), payload], |offset, frame| {
                 stamp_delay(frame);
+                if topic.flow.is_some() {
+                    stamp_topic(frame, offset as u32);
+                }
                 topic.note_last(offset, frame);
             }),
-            Out::Remote { publisher, .. } => publisher.ring.append(&[self.heads.bytes(), payload], |_, _| ()),
+            Out::Remote { publisher, .. } => {
+                publisher.ring.append(&[self.heads.bytes(), payload], |offset, frame| {
+                    publisher.newest().inspect(|newest| newest.note(offset, frame));
+                })
+            }
         }
     }
 

@@ -241,6 +241,7 @@ impl Session {
                 reliable_over: "local".to_owned(),
                 fast_over: "local".to_owned(),
                 why: "the engine is in this process".to_owned(),
+                switches: Vec::new(),
                 reconnects: 0,
                 udp: None,
                 publishers: local.publishers.load(Ordering::Relaxed),

@@ -1,8 +1,9 @@
 //! What an operator can ask an engine or a session about itself: plain data, serialisable, no behaviour.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 /// A whole engine at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,8 +35,11 @@ pub struct EngineStatus {
 }
 
 impl EngineStatus {
-    /// Halves the lists; the totals stay.
+    /// Halves the lists; the totals stay. Histories go first.
     pub(crate) fn shorten(&mut self) {
+        if self.sessions.iter().any(|session| !session.switches.is_empty()) {
+            return self.sessions.iter_mut().for_each(|session| session.switches.clear());
+        }
         self.sessions.truncate(self.sessions.len() / 2);
         self.queues.truncate(self.queues.len() / 2);
         self.topics.iter_mut().for_each(TopicStatus::shorten);
@@ -114,6 +118,21 @@ pub struct SessionRow {
     pub subscriptions: u64,
     /// How its QUIC connection is doing, where it has one.
     pub udp: Option<UdpPath>,
+    /// The last changes of what carries fast topics, the newest last; 16 at most.
+    #[serde(default)]
+    pub switches: Vec<SwitchRow>,
+}
+
+/// A change of what carries a session's fast topics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SwitchRow {
+    /// How long ago.
+    pub ago_ms: u64,
+    /// What carries them since: `tcp` or `quic`.
+    pub to: String,
+    /// Why.
+    pub why: String,
 }
 
 /// How one QUIC connection is doing, as its sender measures it.
@@ -128,6 +147,17 @@ pub struct UdpPath {
     pub congestion_window_bytes: u64,
     /// The largest UDP payload the path is known to carry.
     pub mtu_bytes: u16,
+    /// Small messages that were sent again because the path loses packets.
+    #[serde(default)]
+    pub repeated_messages: u64,
+    /// Large messages that came in fragments, all of them, and those of them that lacked some and were restored.
+    #[serde(default)]
+    pub whole_messages: u64,
+    #[serde(default)]
+    pub restored_messages: u64,
+    /// Large messages of which too little came.
+    #[serde(default)]
+    pub incomplete_messages: u64,
 }
 
 /// One topic as its engine sees it.
@@ -141,6 +171,9 @@ pub struct TopicStatus {
     pub channel: String,
     /// `ordered`, `latest` or `unordered`.
     pub mode: String,
+    /// What a message of a fast topic may spend in queues. 0: without limit.
+    #[serde(default)]
+    pub deadline_us: u32,
     pub payload_bytes_max: u32,
     pub retain_bytes: u64,
     pub retain_messages: u64,
@@ -186,7 +219,7 @@ pub struct SubscriberRow {
     pub position: u64,
     /// Messages between its position and the newest.
     pub lag: u64,
-    /// `block`, `disconnect`, or `drop oldest` on fast topics.
+    /// `block`, `spill` or `disconnect`; on fast topics `drop oldest`, or `keep newest` of each key.
     pub policy: String,
 }
 
@@ -208,6 +241,9 @@ pub struct SessionStatus {
     pub subscriptions: u64,
     /// How the QUIC connection is doing, where there is one.
     pub udp: Option<UdpPath>,
+    /// The last changes of what carries fast topics, the newest last; 16 at most.
+    #[serde(default)]
+    pub switches: Vec<SwitchRow>,
 }
 
 /// What one subscription has received and missed since it was opened.
@@ -237,4 +273,32 @@ pub struct SubscriptionStats {
     pub discarded: u64,
     /// Times the subscription continued on a new connection.
     pub resumes: u64,
+}
+
+/// The last changes of what carries a session's fast topics.
+#[derive(Debug, Default)]
+pub(crate) struct Switches(VecDeque<(Instant, &'static str, String)>);
+
+impl Switches {
+    const MAX: usize = 16;
+
+    /// Fast topics go over `to` from now on. The same again changes nothing.
+    pub(crate) fn note(&mut self, to: &'static str, why: &str) {
+        if self.0.back().is_some_and(|(_, last, _)| *last == to) {
+            return;
+        }
+        if self.0.len() == Self::MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((Instant::now(), to, why.to_owned()));
+    }
+
+    pub(crate) fn rows(&self) -> Vec<SwitchRow> {
+        let row = |(at, to, why): &(Instant, &'static str, String)| SwitchRow {
+            ago_ms: at.elapsed().as_millis() as u64,
+            to: (*to).to_owned(),
+            why: why.clone(),
+        };
+        self.0.iter().map(row).collect()
+    }
 }

@@ -171,8 +171,16 @@ impl Subscription {
     fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
         loop {
             if let Some((batch, at)) = &mut self.current {
-                if let Some(delivery) = batch.take_owned(at) {
-                    return Poll::Ready(Some(delivery));
+                match batch.take_owned(at) {
+                    // The application took its time over those before it.
+                    Some(Delivery::Message(message)) if message.is_expired() => {
+                        self.stats.delivered -= 1;
+                        self.stats.bytes -= message.payload().len() as u64;
+                        self.stats.expired += 1;
+                        continue;
+                    }
+                    Some(delivery) => return Poll::Ready(Some(delivery)),
+                    None => {}
                 }
                 self.current = None;
             }
@@ -232,6 +240,10 @@ impl Subscription {
             }
             Incoming::Skipped { topic, from, to, cause } => {
                 self.trackers.get_mut(&topic.id)?.skipped(from, to, cause, &mut self.stats)
+            }
+            Incoming::LeftOut { topic, counts } => {
+                self.trackers.get_mut(&topic.id)?.left_out(counts, &mut self.stats);
+                None
             }
             Incoming::StreamEnd { topic, source, last_seq } => {
                 let tracker = self.trackers.get_mut(&topic.id)?;

@@ -13,8 +13,10 @@ use bytes::Bytes;
 use twinlane_log::ReadError;
 use twinlane_ring::{Cursor, Read};
 
+use crate::fast::Sieve;
 use crate::lock::lock;
 use crate::message::TopicRun;
+use crate::topics::last::LastValues;
 use crate::topics::runs::ends;
 use crate::topics::store::{Holding, Store};
 
@@ -41,6 +43,8 @@ pub(crate) struct TopicCursor {
     values_at: u64,
     ring: Cursor,
     durable: Option<Durable>,
+    /// Of a fast topic.
+    sieve: Option<Box<Sieve>>,
 }
 
 /// What a reader of a durable topic needs beside the ring.
@@ -80,7 +84,7 @@ struct Asked {
 
 impl From<Cursor> for TopicCursor {
     fn from(ring: Cursor) -> Self {
-        Self { values: VecDeque::new(), values_at: 0, ring, durable: None }
+        Self { values: VecDeque::new(), values_at: 0, ring, durable: None, sieve: None }
     }
 }
 
@@ -91,10 +95,32 @@ impl TopicCursor {
         Self { durable, ..Self::from(ring) }
     }
 
+    /// A reader of a fast topic, which leaves out what is not worth reading any more.
+    pub(crate) fn fast(ring: Cursor, sieve: Sieve) -> Self {
+        Self { sieve: Some(Box::new(sieve)), ..Self::from(ring) }
+    }
+
     /// Hands out these values first. Their offsets rise, and end before the cursor's own position.
     pub(crate) fn begin_with(&mut self, values: Vec<TopicRun>) {
         self.values_at = values.first().map_or(0, TopicRun::first_offset);
         self.values = values.into();
+    }
+
+    /// How far it was read, if nothing waits to be read that lies before.
+    pub(crate) fn read_through(&self) -> Option<u64> {
+        let is_through = self.sieve.as_ref().is_none_or(|sieve| sieve.is_through());
+        is_through.then(|| self.ring.position())
+    }
+
+    /// The newest values of a `latest` topic.
+    pub(crate) fn newest(&self) -> Option<&LastValues> {
+        self.sieve.as_ref()?.newest()
+    }
+
+    /// Of a `latest` topic: the newest values from offset `from` on are read once more, before anything else.
+    pub(crate) fn read_again(&mut self, from: u64) {
+        let range = from..self.ring.position();
+        self.sieve.iter_mut().for_each(|sieve| sieve.read_again(range.clone()));
     }
 
     /// The next frames, at most `bytes_max` unless one is larger. `Pending`: there are none yet; `cx` is woken.
@@ -103,9 +129,10 @@ impl TopicCursor {
         if self.values_at > 0 || !self.values.is_empty() {
             return Poll::Ready(self.next_value());
         }
-        match &mut self.durable {
-            None => poll_ring(&mut self.ring, cx, bytes_max),
-            Some(durable) => durable.poll_read(&mut self.ring, cx, bytes_max),
+        match (&mut self.sieve, &mut self.durable) {
+            (Some(sieve), _) => sieve.poll_read(&mut self.ring, cx, bytes_max),
+            (None, Some(durable)) => durable.poll_read(&mut self.ring, cx, bytes_max),
+            (None, None) => poll_ring(&mut self.ring, cx, bytes_max),
         }
     }
 }

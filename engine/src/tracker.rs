@@ -1,20 +1,27 @@
 //! Watches the order of what one subscription receives from one topic: finds holes, late copies and repeats.
 //!
-//! It sees every run once, hands it through untouched when all is regular, and picks it apart otherwise.
+//! On a fast topic the holes are seqs of publisher streams; on a `latest` one what counts is the newest value of each key,
+//! whenever it comes. It sees every run once, hands it through untouched when all is regular, and picks it apart otherwise.
 //! It neither waits nor reorders. Sums saturate: the numbers come from a server, which may say anything.
+
+mod ledger;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use twinlane_proto::GapCause;
-use twinlane_proto::frame::{Frames, MessageRef};
+use twinlane_proto::frame::{Frames, MessageRef, deadline_us};
 
+use self::ledger::{Ledger, add};
+use crate::fast::{Counts, NewestByKey, key_of, remaining_us, ticks_us};
 use crate::message::{Batch, Entry, Gap, Missing, RunBytes, TopicMeta};
-use crate::seq_window::{Seen, SeqWindow};
+use crate::seq_window::{Look, SeqWindow};
 use crate::status::SubscriptionStats;
 
 /// Ended streams that are remembered.
 const ENDED_MAX: usize = 1_024;
+/// Keys of a `latest` topic whose newest value is remembered.
+const KEYS_MAX: usize = 65_536;
 
 #[derive(Debug)]
 pub(crate) struct Tracker {
@@ -27,8 +34,12 @@ pub(crate) struct Tracker {
     next_source: u32,
     /// Streams that ended last, so that a straggler does not begin one again. Bounded.
     ended: VecDeque<u32>,
-    /// The cause of holes found from now on.
+    /// The cause of holes found from now on, if it is not the ledger's.
     hole_cause: GapCause,
+    /// Fast: what is missing.
+    ledger: Ledger,
+    /// Latest: the newest offset of each key, plus one.
+    by_key: NewestByKey,
 }
 
 impl Tracker {
@@ -40,6 +51,8 @@ impl Tracker {
             next_source,
             ended: VecDeque::new(),
             hole_cause: GapCause::Lost,
+            ledger: Ledger::default(),
+            by_key: NewestByKey::new(KEYS_MAX),
         }
     }
 
@@ -52,8 +65,14 @@ impl Tracker {
     }
 
     /// The same topic on another connection.
-    pub(crate) fn rebound(self, topic: Arc<TopicMeta>) -> Self {
+    pub(crate) fn rebound(mut self, topic: Arc<TopicMeta>) -> Self {
+        self.ledger.begin_connection();
         Self { topic, ..self }
+    }
+
+    /// The sender has left out so many messages of a fast topic so far.
+    pub(crate) fn left_out(&mut self, told: Counts, stats: &mut SubscriptionStats) {
+        self.ledger.told(told, stats);
     }
 
     /// Something was skipped on purpose, for `cause`: the next hole is due to it.
@@ -65,11 +84,16 @@ impl Tracker {
         cause: GapCause,
         stats: &mut SubscriptionStats,
     ) -> Option<Batch> {
-        let from = from.max(self.next_offset);
         if self.topic.is_fast() {
-            self.hole_cause = cause;
+            if cause == GapCause::DroppedSlow {
+                self.ledger
+                    .explain(Counts { dropped_slow: to.saturating_sub(from), ..Counts::default() }, stats);
+            } else {
+                self.hole_cause = cause;
+            }
             return None;
         }
+        let from = from.max(self.next_offset);
         if from >= to {
             return None;
         }
@@ -91,7 +115,7 @@ impl Tracker {
         bytes: RunBytes,
         stats: &mut SubscriptionStats,
     ) -> Option<Batch> {
-        let mut found = Found { first, ..Found::default() };
+        let mut found = Found::new(Arc::clone(&self.topic), first);
         if self.topic.is_fast() {
             self.examine_fast(&bytes, &mut found, stats);
         } else {
@@ -99,7 +123,7 @@ impl Tracker {
         }
         stats.delivered += found.messages as u64;
         stats.bytes += found.payload_bytes as u64;
-        let topic = Arc::clone(&self.topic);
+        let topic = found.topic;
         match found.entries {
             None if found.messages == 0 => None,
             None => Some(Batch::whole(topic, first, found.messages, bytes)),
@@ -151,63 +175,99 @@ impl Tracker {
     }
 
     fn examine_fast(&mut self, bytes: &[u8], found: &mut Found, stats: &mut SubscriptionStats) {
-        let unordered = self.topic.is_unordered();
+        let now_us = ticks_us();
         let mut frames = Frames::new(bytes);
         loop {
-            self.take_regular(&mut frames, found, stats);
+            if !self.topic.is_latest() {
+                self.take_regular(&mut frames, found, stats);
+            }
             let Some(frame) = frames.next() else { break };
-            let (source, seq) = (frame.source(), frame.seq());
             if frame.is_end() {
-                let gap = self.end_gap(source, seq, stats);
+                let gap = self.end_gap(frame.source(), frame.seq(), stats);
                 found.skip(bytes);
-                if let Some(gap) = gap {
-                    found.gap(gap, bytes);
-                }
+                gap.into_iter().for_each(|gap| found.gap(gap, bytes));
                 continue;
             }
-            self.begin(source);
-            let newest = match self.sources.get_mut(&source) {
-                None if self.ended.contains(&source) => {
-                    stats.discarded += 1;
-                    found.skip(bytes);
-                    continue;
-                }
-                None => {
-                    self.sources.insert(source, SeqWindow::starting_at(seq));
-                    found.message(&frame);
-                    continue;
-                }
-                Some(window) if !unordered && seq <= window.newest() => {
-                    stats.discarded += 1;
-                    found.skip(bytes);
-                    continue;
-                }
-                Some(window) => {
-                    let newest = window.newest();
-                    match window.see(seq) {
-                        Seen::Before => {
-                            stats.discarded += 1;
-                            found.skip(bytes);
-                            continue;
-                        }
-                        Seen::New { lost } if unordered => {
-                            stats.lost = stats.lost.saturating_add(lost);
-                            found.message(&frame);
-                            continue;
-                        }
-                        Seen::New { .. } => newest,
-                    }
-                }
+            let is_expired =
+                deadline_us(frame.as_bytes()).is_some_and(|expiry| remaining_us(expiry, now_us) == 0);
+            let (is_news, gap) = match self.topic.is_latest() {
+                true => (self.take_latest(&frame, found.first, stats), None),
+                false => self.take_seq(frame.source(), frame.seq(), stats),
             };
-            if newest.saturating_add(1) < seq {
-                let missing = Missing::Seqs { source, from: newest + 1, to: seq };
-                let gap = self.gap(self.hole_cause, missing);
-                count(stats, &gap);
-                found.gap(gap, bytes);
+            gap.into_iter().for_each(|gap| found.gap(gap, bytes));
+            if is_news && !is_expired {
+                found.message(&frame);
+                continue;
             }
-            found.message(&frame);
+            stats.expired += u64::from(is_news);
+            stats.discarded += u64::from(!is_news);
+            found.skip(bytes);
         }
         self.hole_cause = GapCause::Lost;
+    }
+
+    /// Whether the message is to be handed over, and the hole before it.
+    fn take_seq(&mut self, source: u32, seq: u64, stats: &mut SubscriptionStats) -> (bool, Option<Gap>) {
+        let unordered = self.topic.is_unordered();
+        self.begin(source);
+        let Some(window) = self.sources.get_mut(&source) else {
+            let is_new = !self.ended.contains(&source);
+            if is_new {
+                self.sources.insert(source, SeqWindow::starting_at(seq));
+            }
+            return (is_new, None);
+        };
+        let newest = window.newest();
+        match window.look(seq) {
+            Look::Before => (false, None),
+            Look::Late if unordered => (true, None),
+            Look::Late => {
+                self.ledger.late(stats);
+                (false, None)
+            }
+            Look::New { lost } if unordered => {
+                self.hole(lost, stats);
+                (true, None)
+            }
+            Look::New { .. } => (true, self.seq_gap(source, newest.saturating_add(1), seq, stats)),
+        }
+    }
+
+    /// Whether this is the newest value of its key. A value that comes late is as good as one that came in time.
+    fn take_latest(&mut self, frame: &MessageRef<'_>, first: u64, stats: &mut SubscriptionStats) -> bool {
+        let (source, seq) = (frame.source(), frame.seq());
+        let offset = self.topic.offset(first, 0, frame);
+        let is_news = self.by_key.take(key_of(frame), offset.saturating_add(1));
+        self.begin(source);
+        if self.ended.contains(&source) {
+            if is_news {
+                self.ledger.recovered(stats);
+            }
+            return is_news;
+        }
+        let is_first = !self.sources.contains_key(&source);
+        let window = self.sources.entry(source).or_insert_with(|| SeqWindow::starting_at(seq));
+        let (first, newest) = (window.first(), window.newest());
+        let look = window.look(seq);
+        // Missing are those between this one and what was known of the stream.
+        let holes = match seq {
+            _ if seq < first => window.begin_at(seq),
+            _ if seq > newest => seq - newest - 1,
+            _ => 0,
+        };
+        let was_missing = !is_first && (first..=newest).contains(&seq);
+        self.hole(holes, stats);
+        match (is_news, was_missing) {
+            (true, true) => self.ledger.recovered(stats),
+            (true, false) => {}
+            // A newer value of its key was faster.
+            (false, true) if look == Look::Late => {
+                self.ledger.explain(Counts { coalesced: 1, ..Counts::default() }, stats);
+            }
+            (false, true) => {}
+            (false, false) => stats.coalesced += 1,
+        }
+        is_news
     }
 
     /// Takes frames for as long as each is the next one of a stream that is known: one look-up for all of them.
@@ -221,11 +281,12 @@ impl Tracker {
             if frame.source() != source
                 || frame.is_end()
                 || Some(frame.seq()) != window.newest().checked_add(1)
+                || deadline_us(frame.as_bytes()).is_some()
             {
                 return;
             }
-            if let (Seen::New { lost }, true) = (window.see(frame.seq()), unordered) {
-                stats.lost = stats.lost.saturating_add(lost);
+            if let (Look::New { lost: 1.. }, true) = (window.look(frame.seq()), unordered) {
+                self.ledger.hole(1, stats);
             }
             found.message(&frame);
             *frames = rest;
@@ -240,15 +301,34 @@ impl Tracker {
         }
         self.ended.push_back(source);
         if self.topic.is_unordered() {
-            stats.lost = stats.lost.saturating_add(window.finish(last_seq));
+            let lost = window.finish(last_seq);
+            self.hole(lost, stats);
             return None;
         }
-        let (from, to) = (window.newest().saturating_add(1), last_seq.saturating_add(1));
+        let from = window.newest().saturating_add(1);
+        if self.topic.is_latest() {
+            // What is missing was replaced by what came, or is still to come.
+            self.hole(last_seq.saturating_add(1).saturating_sub(from), stats);
+            return None;
+        }
+        self.seq_gap(source, from, last_seq.saturating_add(1), stats)
+    }
+
+    /// The hole `from..to` of a publisher stream, counted; `None`: there is none.
+    fn seq_gap(&mut self, source: u32, from: u64, to: u64, stats: &mut SubscriptionStats) -> Option<Gap> {
         (from < to).then(|| {
-            let gap = self.gap(self.hole_cause, Missing::Seqs { source, from, to });
-            count(stats, &gap);
-            gap
+            let cause = self.hole(to - from, stats);
+            self.gap(cause, Missing::Seqs { source, from, to })
         })
+    }
+
+    /// Counts missing messages.
+    fn hole(&mut self, messages: u64, stats: &mut SubscriptionStats) -> GapCause {
+        if self.hole_cause != GapCause::Lost {
+            add(stats, self.hole_cause, messages);
+            return self.hole_cause;
+        }
+        self.ledger.hole(messages, stats)
     }
 
     /// Knows a stream that began after the subscription from its first seq on.
@@ -265,8 +345,8 @@ impl Tracker {
 }
 
 /// What an examination found, as a list only once something was irregular.
-#[derive(Default)]
 struct Found {
+    topic: Arc<TopicMeta>,
     /// Offset of the run's first frame.
     first: u64,
     entries: Option<Vec<Entry>>,
@@ -278,9 +358,13 @@ struct Found {
 }
 
 impl Found {
+    fn new(topic: Arc<TopicMeta>, first: u64) -> Self {
+        Self { topic, first, entries: None, index: 0, byte: 0, messages: 0, payload_bytes: 0 }
+    }
+
     fn message(&mut self, frame: &MessageRef<'_>) {
-        let offset = self.offset();
         if let Some(entries) = &mut self.entries {
+            let offset = self.topic.offset(self.first, self.index, frame);
             let (at, frame_bytes) = (self.byte as u32, frame.frame_bytes() as u32);
             entries.push(Entry::Message { at, frame_bytes, offset });
         }
@@ -300,7 +384,7 @@ impl Found {
         self.listed(bytes).push(Entry::Gap(gap));
     }
 
-    /// Offset of the frame at hand.
+    /// Offset of the frame at hand, on a reliable topic.
     fn offset(&self) -> u64 {
         self.first.saturating_add(self.index as u64)
     }
@@ -312,15 +396,15 @@ impl Found {
 
     /// Turns "all of it so far" into a list.
     fn listed(&mut self, bytes: &[u8]) -> &mut Vec<Entry> {
-        let (first, index, mut at) = (self.first, self.index, 0);
+        let (topic, first, index, mut at) = (&self.topic, self.first, self.index, 0);
         self.entries.get_or_insert_with(|| {
             Frames::new(bytes)
                 .take(index)
                 .enumerate()
                 .map(|(index, frame)| {
                     let frame_bytes = frame.frame_bytes() as u32;
-                    let entry =
-                        Entry::Message { at, frame_bytes, offset: first.saturating_add(index as u64) };
+                    let offset = topic.offset(first, index, &frame);
+                    let entry = Entry::Message { at, frame_bytes, offset };
                     at += frame_bytes;
                     entry
                 })
@@ -330,15 +414,7 @@ impl Found {
 }
 
 fn count(stats: &mut SubscriptionStats, gap: &Gap) {
-    let counter = match gap.cause {
-        GapCause::Late => &mut stats.late,
-        GapCause::Expired => &mut stats.expired,
-        GapCause::Coalesced => &mut stats.coalesced,
-        GapCause::DroppedSlow => &mut stats.dropped_slow,
-        GapCause::Retention | GapCause::Purge | GapCause::Permission => &mut stats.not_retained,
-        _ => &mut stats.lost,
-    };
-    *counter = counter.saturating_add(gap.count());
+    add(stats, gap.cause, gap.count());
 }
 
 #[cfg(test)]
@@ -389,7 +465,7 @@ mod tests {
         let kinds: Vec<_> = batch.iter().map(|delivery| matches!(delivery, DeliveryRef::Gap(_))).collect();
         assert_eq!(kinds, [false, false, true, false, false]);
         assert_eq!(seen(Some(&batch)), (vec![1, 2, 5, 6], vec![(3, 5)]));
-        assert_eq!((stats.delivered, stats.lost, stats.discarded), (4, 2, 1));
+        assert_eq!((stats.delivered, stats.lost, stats.late, stats.discarded), (4, 1, 1, 1));
     }
 
     #[test]
@@ -461,5 +537,33 @@ mod tests {
             }
             assert_eq!(stats.delivered + stats.lost, 3 * sent_each, "seed {seed}, {mode:?}: {stats:?}");
         }
+    }
+
+    /// A run of a latest topic: (key, offset, seq) of each frame.
+    fn values(frames: &[(u64, u32, u64)]) -> RunBytes {
+        let mut bytes = Vec::new();
+        for (key, offset, seq) in frames {
+            let header = MessageHeader { topic: *offset, source: 1, seq: *seq, time_us: 0 };
+            let options = Options { key: Some(*key), ..Options::default() };
+            encode_message_head(&header, &options, 2, &mut bytes).unwrap();
+            bytes.extend_from_slice(b"hi");
+        }
+        RunBytes::Own(Bytes::from(bytes))
+    }
+
+    #[test]
+    fn of_a_latest_topic_each_key_goes_forward_and_a_final_value_may_come_late() {
+        let spec = TopicSpec::fast().with_mode(Mode::Latest);
+        let (mut tracker, mut stats) = (tracker(spec), SubscriptionStats::default());
+        let mut take = |frames: &[(u64, u32, u64)]| {
+            let batch = tracker.run(frames[0].1.into(), values(frames), &mut stats);
+            (seen(batch.as_ref()), stats)
+        };
+        assert_eq!(take(&[(1, 0, 1), (2, 3, 4)]).0, (vec![1, 4], vec![]), "no gaps: 2 and 3 may come yet");
+        let ((seqs, _), stats) = take(&[(3, 2, 3), (2, 3, 4), (1, 0, 1)]);
+        assert_eq!((seqs, stats.delivered, stats.lost, stats.discarded), (vec![3], 3, 1, 2));
+        let ((seqs, _), stats) = take(&[(2, 1, 2)]);
+        assert_eq!((seqs, stats.lost, stats.coalesced), (vec![], 0, 1), "a newer value of key 2 is there");
+        assert_eq!(stats.delivered + stats.lost + stats.coalesced, 4);
     }
 }

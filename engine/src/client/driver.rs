@@ -9,6 +9,8 @@ use twinlane_proto::control::{Auth, Goodbye, Hello, Purpose, Resume, Welcome};
 use twinlane_proto::session::SessionConfig;
 use twinlane_proto::{Code, Session, VERSION};
 
+use super::dial::{Dialing, Reached, reach};
+use super::fallback::Fallback;
 use super::peer::ServerPeer;
 use super::target::{Target, resolve};
 use super::{ClientCore, LinkState};
@@ -16,9 +18,9 @@ use crate::config::{ConnectOptions, Transports};
 use crate::events::SessionEvent;
 use crate::link::{Closing, Link, liveness};
 use crate::lock::lock;
-use crate::transport::{ClientTls, ConnectError, Datagrams, Stream, connect_quic, connect_tcp};
+use crate::transport::{ClientTls, ConnectError, Datagrams, Stream, connect_quic};
 
-/// How long a new session waits for QUIC before fast topics begin over TCP.
+/// How long a new session waits for QUIC, from when it began to connect, before fast topics begin over TCP.
 const QUIC_HEAD_START: Duration = Duration::from_millis(500);
 
 /// Opens a session and keeps it open on the current runtime.
@@ -34,13 +36,14 @@ pub(crate) async fn connect(options: ConnectOptions) -> Result<Arc<ClientCore>, 
     Ok(core)
 }
 
-struct Driver {
-    core: Arc<ClientCore>,
-    tls: Option<Arc<ClientTls>>,
+#[derive(Clone)]
+pub(super) struct Driver {
+    pub(super) core: Arc<ClientCore>,
+    pub(super) tls: Option<Arc<ClientTls>>,
 }
 
 /// Why one attempt to connect failed.
-enum Failed {
+pub(super) enum Failed {
     Transport(ConnectError),
     /// The server answered and refused.
     Rejected(Closing),
@@ -61,9 +64,16 @@ impl From<Failed> for ConnectError {
     }
 }
 
+/// What carries fast topics beside the stream of a new connection.
+enum Beside {
+    Datagrams(Datagrams),
+    /// Nothing yet, or nothing ever.
+    Dialing(Option<Dialing>),
+}
+
 /// A connection whose handshake is done.
-struct Connection {
-    link: Arc<Link>,
+pub(super) struct Connection {
+    pub(super) link: Arc<Link>,
     peer: Arc<ServerPeer>,
 }
 
@@ -129,8 +139,13 @@ impl Driver {
 
     /// One attempt, everything opened again included.
     async fn connect(&self) -> Result<Connection, Failed> {
+        let began = Instant::now();
         let target = resolve(&self.core.options.server).await?;
-        let (stream, datagrams) = self.open_stream(&target).await?;
+        let reached = self.reach(&target).await?;
+        let (stream, beside) = match reached {
+            Reached::Tcp(stream, dialing) => (stream, Beside::Dialing(dialing)),
+            Reached::Quic(stream, datagrams) => (stream, Beside::Datagrams(datagrams)),
+        };
         let (connection, welcome) = self.hello(stream, Purpose::Primary).await?;
         let resumed = welcome.resumed;
         {
@@ -138,10 +153,20 @@ impl Driver {
             state.server = welcome.server;
             state.why_fast = self.why_fast_at_first();
         }
-        match datagrams {
-            Some(datagrams) => connection.link.attach(datagrams),
-            None if self.core.wants_datagrams() => self.attach(&target, &connection.link).await,
-            None => {}
+        match beside {
+            Beside::Datagrams(datagrams) => {
+                connection.link.attach(datagrams);
+                if self.core.options.transports == Transports::Both {
+                    self.core.fast_moved("quic", "TCP does not get through");
+                }
+            }
+            Beside::Dialing(Some(dialing)) => {
+                let (first, first_attempt) = oneshot::channel();
+                let fallback = Fallback::new(self.clone(), target, Arc::clone(&connection.link));
+                tokio::spawn(fallback.run(dialing, first));
+                let _ = tokio::time::timeout_at(began + QUIC_HEAD_START, first_attempt).await;
+            }
+            Beside::Dialing(None) => {}
         }
         self.core.link.send_if_modified(|state| {
             let open = !matches!(state, LinkState::Closed(_));
@@ -168,19 +193,27 @@ impl Driver {
         }
     }
 
-    async fn open_stream(&self, target: &Target) -> Result<(Stream, Option<Datagrams>), ConnectError> {
+    /// Connects over the transports that were asked for, at once.
+    async fn reach(&self, target: &Target) -> Result<Reached, ConnectError> {
         let timeout = self.core.options.connect_timeout;
         match (self.core.options.transports, &self.tls) {
             (Transports::QuicOnly, Some(tls)) => {
                 let (stream, datagrams) = connect_quic(target.addr, &target.name, tls, timeout).await?;
-                Ok((stream, Some(datagrams)))
+                Ok(Reached::Quic(stream, datagrams))
             }
-            (_, tls) => Ok((connect_tcp(target.addr, &target.name, tls.as_deref(), timeout).await?, None)),
+            (Transports::Both, Some(tls)) => {
+                reach(target, Some(tls), Some(Dialing::start(target, tls, timeout)), timeout).await
+            }
+            (_, tls) => reach(target, tls.as_deref(), None, timeout).await,
         }
     }
 
     /// Says hello and waits for the welcome.
-    async fn hello(&self, stream: Stream, purpose: Purpose) -> Result<(Connection, Welcome), Failed> {
+    pub(super) async fn hello(
+        &self,
+        stream: Stream,
+        purpose: Purpose,
+    ) -> Result<(Connection, Welcome), Failed> {
         let options = &self.core.options;
         let auth = options.token.as_ref().map_or(Auth::None, |token| Auth::Token(token.clone().into_bytes()));
         let hello = Hello {
@@ -212,40 +245,6 @@ impl Driver {
             Ok(Err(closing)) => Err(Failed::Rejected(closing)),
             Err(_) => Err(Failed::Rejected(Closing::new(Code::Closed, "the connection was closed"))),
         }
-    }
-
-    /// Gives the session a QUIC connection for its fast topics, in the background once the head start is over.
-    async fn attach(&self, target: &Target, primary: &Arc<Link>) {
-        let driver = Self { core: Arc::clone(&self.core), tls: self.tls.clone() };
-        let (addr, name, primary) = (target.addr, target.name.clone(), Arc::clone(primary));
-        let attaching = tokio::spawn(async move {
-            let Some(tls) = &driver.tls else { return };
-            let timeout = driver.core.options.connect_timeout;
-            let attached = async {
-                let (stream, datagrams) = connect_quic(addr, &name, tls, timeout).await?;
-                let (connection, _) = driver.hello(stream, Purpose::Datagrams).await?;
-                Ok::<_, Failed>((connection, datagrams))
-            };
-            match attached.await {
-                Ok((connection, datagrams)) => {
-                    primary.attach(datagrams);
-                    driver.fast_moved("quic", "QUIC works");
-                    tokio::spawn(async move {
-                        primary.wait_over().await;
-                        connection.link.close(Code::Normal, "");
-                    });
-                }
-                Err(failed) => {
-                    driver.fast_moved("tcp", &format!("no QUIC connection: {}", ConnectError::from(failed)));
-                }
-            }
-        });
-        let _ = tokio::time::timeout(QUIC_HEAD_START, attaching).await;
-    }
-
-    fn fast_moved(&self, to: &'static str, why: &str) {
-        why.clone_into(&mut lock(&self.core.state).why_fast);
-        self.core.say(SessionEvent::FastMoved { to, why: why.to_owned() });
     }
 
     /// Opens on a new connection what the application has open.
@@ -287,7 +286,7 @@ fn backoff(first: Duration, max: Duration, attempt: u32, fraction: f64) -> Durat
 }
 
 /// From 0 to 1.
-fn random_fraction() -> f64 {
+pub(super) fn random_fraction() -> f64 {
     (crate::topics::random_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 

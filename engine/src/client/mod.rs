@@ -1,13 +1,16 @@
 //! The connecting side: a session on another machine that survives its connections.
 //!
-//! [`driver`] connects and comes back; [`peer`] hands on what arrives; [`outgoing`] and [`inbox`] hold what waits
-//! to be sent and to be read, across reconnects.
+//! [`driver`] connects and comes back; [`fallback`] keeps a QUIC connection beside a TCP one; [`peer`] hands on what
+//! arrives; [`outgoing`] and [`inbox`] hold what waits to be sent and to be read, across reconnects.
 
+mod dial;
 mod driver;
+mod fallback;
 pub(crate) mod inbox;
 mod opening;
 pub(crate) mod outgoing;
 mod peer;
+mod probing;
 pub(crate) mod queue;
 mod target;
 
@@ -21,12 +24,12 @@ use tokio::time::Instant;
 use twinlane_proto::control::{Goodbye, Resume};
 use twinlane_proto::{Code, Control};
 
-use crate::config::{ConnectOptions, Transports};
+use crate::config::ConnectOptions;
 use crate::error::{DeclareError, OpenError};
 use crate::events::SessionEvent;
 use crate::link::Link;
 use crate::lock::lock;
-use crate::status::SessionStatus;
+use crate::status::{SessionStatus, Switches};
 use crate::transport::ConnectError;
 use inbox::RemoteSubscription;
 use outgoing::RemotePublisher;
@@ -58,6 +61,7 @@ struct State {
     resume: Option<Resume>,
     server: String,
     why_fast: String,
+    switches: Switches,
     /// By lane: opened again in the order in which they were opened.
     publishers: BTreeMap<u32, Arc<RemotePublisher>>,
     subscriptions: BTreeMap<u32, Arc<RemoteSubscription>>,
@@ -96,7 +100,16 @@ impl ClientCore {
         self.events.subscribe()
     }
 
+    /// Fast topics use another transport now.
+    fn fast_moved(&self, to: &'static str, why: &str) {
+        why.clone_into(&mut lock(&self.state).why_fast);
+        self.say(SessionEvent::FastMoved { to, why: why.to_owned() });
+    }
+
     fn say(&self, event: SessionEvent) {
+        if let SessionEvent::FastMoved { to, why } = &event {
+            lock(&self.state).switches.note(to, why);
+        }
         // Nobody may be listening.
         let _ = self.events.send(event);
     }
@@ -186,6 +199,7 @@ impl ClientCore {
             reconnects: self.reconnects.load(Ordering::Relaxed),
             publishers: state.publishers.len() as u64,
             subscriptions: state.subscriptions.len() as u64,
+            switches: state.switches.rows(),
             ..SessionStatus::default()
         };
         status.state = match &*self.link.borrow() {
@@ -235,10 +249,6 @@ impl ClientCore {
         subscriptions.values().for_each(|subscription| subscription.end(goodbye.code, &goodbye.reason));
         members.values().for_each(|member| member.end(goodbye.code, &goodbye.reason));
         self.say(SessionEvent::Closed { code: goodbye.code, reason: goodbye.reason });
-    }
-
-    fn wants_datagrams(&self) -> bool {
-        self.options.transports == Transports::Both && !self.options.plain
     }
 }
 

@@ -15,7 +15,7 @@ use super::inbox::RemoteSubscription;
 use super::outgoing::RemotePublisher;
 use crate::config::{PublisherOptions, SubscribeOptions};
 use crate::error::{DeclareError, OpenError};
-use crate::link::Link;
+use crate::link::{Link, OutletOwner as _};
 use crate::lock::lock;
 use crate::message::TopicMeta;
 use crate::topics::parse_name;
@@ -69,8 +69,12 @@ impl ClientCore {
         publisher.close();
         match self.link() {
             Some(link) => {
-                link.remove_outlets(lane);
+                match lock(&publisher.topic).is_latest() {
+                    true => link.finish_on_stream(lane),
+                    false => link.remove_outlets(lane),
+                }
                 let last_seq = publisher.ring.next();
+                publisher.left_out(true).into_iter().for_each(|told| link.send(told));
                 link.send(Control::ClosePublisher(ClosePublisher { publisher: lane, last_seq }));
             }
             None => drop(lock(&self.state).closing.remove(&lane)),

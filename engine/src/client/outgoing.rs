@@ -6,25 +6,34 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use twinlane_proto::Code;
 use twinlane_proto::control::{Acked, PublisherOpened, Refused, TopicRef};
+use twinlane_proto::{Code, Control, Mode};
 use twinlane_ring::{Gating, Ring, Start};
 
 use super::AskedOn;
 use crate::cursors::Credit;
 use crate::error::PublishError;
+use crate::fast::{Counts, Flow, LeftOut, Sieve};
 use crate::link::{Link, Outlet, OutletOwner, Seat, Verdict};
 use crate::lock::lock;
 use crate::message::TopicMeta;
 use crate::outcomes::{Outcomes, Progress};
+use crate::topic_cursor::TopicCursor;
+use crate::topics::last::LastValues;
 use crate::topics::{frame_bytes_max, ring_config_for};
+
+/// Keys of one publisher of a `latest` topic whose newest value is kept until it has surely arrived.
+const KEYS_MAX: usize = 65_536;
 
 pub(crate) struct RemotePublisher {
     pub(crate) lane: u32,
     /// How the application named the topic.
     pub(crate) named: TopicRef,
     pub(crate) ring: Ring,
-    is_fast: bool,
+    /// What the readers of `ring` share, if the topic is fast.
+    pub(crate) flow: Option<Arc<Flow>>,
+    /// What was not sent, and why.
+    left_out: Arc<LeftOut>,
     /// The topic as the server described it last.
     pub(crate) topic: Mutex<Arc<TopicMeta>>,
     outcomes: Outcomes,
@@ -40,12 +49,15 @@ impl RemotePublisher {
         let frame_bytes_max = frame_bytes_max(&topic.spec);
         let config = ring_config_for(queue_bytes, frame_bytes_max);
         let ring = Ring::queue(config).expect("the server's limits are within the ring's bounds");
-        let unanswered = (!topic.is_fast()).then(|| ring.cursor(Start::Oldest, Gating::Gated));
+        let newest = topic.is_latest().then(|| Arc::new(LastValues::of_latest(KEYS_MAX)));
+        let flow = topic.is_fast().then(|| Arc::new(Flow::new(topic.spec.deadline_us > 0, newest)));
+        let unanswered = flow.is_none().then(|| ring.cursor(Start::Oldest, Gating::Gated));
         Self {
             lane,
             named,
             ring,
-            is_fast: topic.is_fast(),
+            flow,
+            left_out: Arc::default(),
             topic: Mutex::new(topic),
             outcomes: Outcomes::of(unanswered),
             sent: AtomicU64::new(0),
@@ -56,7 +68,13 @@ impl RemotePublisher {
     }
 
     pub(crate) fn is_fast(&self) -> bool {
-        self.is_fast
+        self.flow.is_some()
+    }
+
+    /// The newest values, if the topic is `latest`.
+    #[inline]
+    pub(crate) fn newest(&self) -> Option<&Arc<LastValues>> {
+        self.flow.as_ref()?.newest.as_ref()
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -92,6 +110,14 @@ impl RemotePublisher {
             if fast { self.sent.load(Ordering::Relaxed) } else { opened.last_seq.min(self.ring.next()) };
         let gating = if fast { Gating::Gated } else { Gating::Lossy };
         let cursor = self.ring.cursor(Start::Offset(from), gating);
+        let cursor = match &self.flow {
+            Some(flow) => {
+                let mode = opened.spec.mode;
+                let sieve = Sieve::new(Arc::clone(flow), Arc::clone(&self.left_out), mode, true);
+                TopicCursor::fast(cursor, sieve)
+            }
+            None => cursor.into(),
+        };
         let credit = (!fast).then(|| Credit::new(opened.credit_bytes));
         credit.clone_into(&mut lock(&self.credit));
         let outlet = Outlet {
@@ -100,9 +126,10 @@ impl RemotePublisher {
             topic: 0,
             first_number: 1,
             fast,
+            settles: fast && opened.spec.mode == Mode::Latest,
             owner: Arc::clone(self) as Arc<dyn OutletOwner>,
         };
-        link.add_outlet(Seat { outlet, cursor: cursor.into(), credit });
+        link.add_outlet(Seat { outlet, cursor, credit });
     }
 
     pub(crate) fn add_credit(&self, bytes: u64) {
@@ -145,7 +172,7 @@ impl RemotePublisher {
 
     pub(crate) fn progress(&self) -> Progress {
         let mut progress = self.outcomes.progress();
-        if self.is_fast {
+        if self.is_fast() {
             progress.answered_seq = self.sent.load(Ordering::Acquire);
         }
         progress
@@ -161,14 +188,20 @@ impl RemotePublisher {
 impl OutletOwner for RemotePublisher {
     fn sent(&self, position: u64) {
         self.sent.fetch_max(position, Ordering::AcqRel);
-        if self.is_fast {
+        if self.is_fast() {
             self.outcomes.notify();
         }
     }
 
-    fn missed(&self, _from: u64, _to: u64) -> Verdict {
-        // Fast messages that were overwritten while there was no connection: the subscriber sees the hole.
+    fn missed(&self, _link: &Arc<Link>, from: u64, to: u64) -> Verdict {
+        // Nothing overwrites what this queue holds, except where a publisher failed half-way.
+        self.left_out.add_dropped_slow(to - from);
         Verdict::Skip(None)
+    }
+
+    fn left_out(&self, at_once: bool) -> Option<Control> {
+        let counts = self.left_out.untold(Counts::default(), at_once)?;
+        Some(counts.told_on(self.lane, 0))
     }
 
     fn too_big(&self) {}

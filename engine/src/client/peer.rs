@@ -86,6 +86,9 @@ impl ServerPeer {
             Control::Gap(gap) => {
                 self.with_subscription(gap.subscription, |subscription| subscription.gap(&gap));
             }
+            Control::LeftOut(left_out) => {
+                self.with_subscription(left_out.lane, |subscription| subscription.left_out(&left_out));
+            }
             Control::StreamEnd(end) => {
                 self.with_subscription(end.subscription, |subscription| subscription.stream_end(&end));
             }

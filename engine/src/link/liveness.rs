@@ -19,7 +19,7 @@ const QUIC_PING_INTERVAL: Duration = PING_INTERVAL.saturating_mul(2);
 pub(crate) fn client(purpose: Purpose, carrier: Carrier) -> SessionConfig {
     let dead_after = match purpose {
         Purpose::Primary => DEAD_AFTER,
-        // It comes back only with the session's next connection, and the one beside it is asked often enough.
+        // While it is used its silence is noticed much earlier, and the one beside it is asked often enough.
         Purpose::Datagrams => 2 * DEAD_AFTER,
     };
     SessionConfig { ping_interval: client_ping_interval(carrier), dead_after, ..SessionConfig::default() }

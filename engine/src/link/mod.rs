@@ -11,10 +11,14 @@
 //! and reconnects nothing. Every wait in it has a deadline.
 
 mod datagrams;
+mod fragments;
+mod guest;
+mod health;
 pub(crate) mod liveness;
 mod outlet;
 mod read_buffer;
 mod reader;
+mod redundancy;
 mod stream_writer;
 mod write_batch;
 
@@ -29,8 +33,9 @@ use twinlane_proto::session::{Event, Input, Output};
 use twinlane_proto::{Code, Control, Session};
 
 use crate::lock::lock;
-use crate::status::UdpPath;
-use crate::transport::{Carrier, Datagrams, Stream, activity};
+use crate::transport::{Carrier, Stream, activity};
+use datagrams::DatagramCounts;
+use guest::Guest;
 
 pub(crate) use outlet::{Commands, Outlet, OutletOwner, Seat, Verdict};
 
@@ -98,8 +103,9 @@ pub(crate) struct Link {
     stream: Commands,
     datagrams: Commands,
     has_datagrams: AtomicBool,
-    /// The QUIC connection that carries fast topics, for its statistics.
-    udp: Mutex<Option<Datagrams>>,
+    datagram_counts: DatagramCounts,
+    guest: Mutex<Guest>,
+    detached: Notify,
     finished: AtomicBool,
     over: AtomicBool,
     over_notify: Notify,
@@ -137,49 +143,19 @@ impl Link {
             stream: Commands::new(),
             datagrams: Commands::closed(),
             has_datagrams: AtomicBool::new(false),
-            udp: Mutex::default(),
+            datagram_counts: DatagramCounts::default(),
+            guest: Mutex::default(),
+            detached: Notify::new(),
             finished: AtomicBool::new(false),
             over: AtomicBool::new(false),
             over_notify: Notify::new(),
         });
         link.pump(lock(&link.state));
+        let backlog = stream.backlog();
         let (read_half, write_half) = tokio::io::split(stream);
         tokio::spawn(reader::run(Arc::clone(&link), read_half));
-        tokio::spawn(stream_writer::run(Arc::clone(&link), write_half));
+        tokio::spawn(stream_writer::run(Arc::clone(&link), write_half, backlog));
         link
-    }
-
-    /// Fast topics go over `datagrams` from now on.
-    pub(crate) fn attach(self: &Arc<Self>, datagrams: Datagrams) {
-        self.datagrams.open();
-        self.has_datagrams.store(true, Ordering::Release);
-        *lock(&self.udp) = Some(datagrams.clone());
-        tokio::spawn(datagrams::read(Arc::clone(self), datagrams.clone()));
-        tokio::spawn(datagrams::write(Arc::clone(self), datagrams));
-        self.stream.move_fast();
-    }
-
-    pub(crate) fn has_datagrams(&self) -> bool {
-        self.has_datagrams.load(Ordering::Acquire)
-    }
-
-    /// How the QUIC connection that carries fast topics is doing.
-    pub(crate) fn udp_path(&self) -> Option<UdpPath> {
-        let stats = lock(&self.udp).as_ref()?.stats();
-        Some(UdpPath {
-            round_trip_us: stats.rtt.as_micros() as u64,
-            sent_packets: stats.sent_packets,
-            lost_packets: stats.lost_packets,
-            congestion_events: stats.congestion_events,
-            congestion_window_bytes: stats.congestion_window_bytes,
-            mtu_bytes: stats.mtu_bytes,
-        })
-    }
-
-    /// Fast topics are on the stream again.
-    fn detach(&self) {
-        self.has_datagrams.store(false, Ordering::Release);
-        *lock(&self.udp) = None;
     }
 
     /// Sends a control message.
@@ -221,6 +197,12 @@ impl Link {
     pub(crate) fn remove_outlets(&self, lane: u32) {
         self.stream.remove(lane);
         self.datagrams.remove(lane);
+    }
+
+    /// Sends what there is on `lane`, and what may not have arrived, on the stream from now on: the lane is about to be
+    /// closed.
+    pub(crate) fn finish_on_stream(&self, lane: u32) {
+        self.datagrams.move_lane(lane);
     }
 
     pub(crate) async fn wait_over(&self) {
@@ -295,7 +277,11 @@ impl Link {
             activity();
         }
         for event in events {
-            self.peer.event(self, event);
+            match event {
+                // Which transport carries what is this layer's business.
+                Event::Control(Control::Detached(detached)) => self.peer_detached(&detached.reason),
+                event => self.peer.event(self, event),
+            }
         }
     }
 

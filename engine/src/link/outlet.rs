@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use atomic_waker::AtomicWaker;
+use twinlane_proto::Control;
 use twinlane_proto::control::{Gap, Unsubscribed};
 
 use super::Link;
@@ -20,6 +21,8 @@ pub(crate) struct Outlet {
     pub(crate) first_number: u64,
     /// May travel in datagrams.
     pub(crate) fast: bool,
+    /// The newest value of each key arrives for certain, so long as nothing newer comes.
+    pub(crate) settles: bool,
     pub(crate) owner: Arc<dyn OutletOwner>,
 }
 
@@ -35,7 +38,10 @@ pub(crate) trait OutletOwner: Send + Sync {
     /// Everything before ring offset `position` was given to the transport.
     fn sent(&self, position: u64);
     /// Frames were overwritten before they could be sent.
-    fn missed(&self, from: u64, to: u64) -> Verdict;
+    fn missed(&self, link: &Arc<Link>, from: u64, to: u64) -> Verdict;
+    /// What to tell the peer of messages that were left out, if it should hear of them now. `at_once`: nothing follows
+    /// that would tell it later.
+    fn left_out(&self, at_once: bool) -> Option<Control>;
     /// A frame does not fit the path's datagrams and was dropped.
     fn too_big(&self);
     /// The ring is closed and everything was sent.
@@ -65,10 +71,11 @@ enum Command {
     Add(Box<Seat>),
     Remove(u32),
     MoveFast,
+    Move(u32),
 }
 
-/// Outlets that are to leave for the other writer.
-pub(crate) type Leaving = Vec<Box<Seat>>;
+/// Outlets that are to leave for the other writer, with the numbers that their cursors had.
+pub(crate) type Leaving = Vec<(u32, Box<Seat>)>;
 
 impl Commands {
     pub(crate) fn new() -> Self {
@@ -105,6 +112,11 @@ impl Commands {
         self.push(Command::MoveFast);
     }
 
+    /// The outlets of `lane` are to go over the other writer.
+    pub(crate) fn move_lane(&self, lane: u32) {
+        self.push(Command::Move(lane));
+    }
+
     pub(crate) fn wake(&self) {
         self.waker.wake();
     }
@@ -128,6 +140,7 @@ impl Commands {
                         cursors.remove(key);
                     }
                 }
+                Command::Move(lane) => leaving.extend(take_out(cursors, |outlet| outlet.lane == lane)),
                 Command::MoveFast => leaving.extend(take_out(cursors, |outlet| outlet.fast)),
             }
         }
@@ -154,6 +167,6 @@ impl Commands {
 
 fn take_out(cursors: &mut Cursors<Outlet>, chosen: impl FnMut(&Outlet) -> bool) -> Leaving {
     let keys = cursors.keys(chosen);
-    let seats = keys.into_iter().filter_map(|key| cursors.take(key));
-    seats.map(|(cursor, outlet, credit)| Box::new(Seat { outlet, cursor, credit })).collect()
+    let seats = keys.into_iter().filter_map(|key| Some((key, cursors.take(key)?)));
+    seats.map(|(key, (cursor, outlet, credit))| (key, Box::new(Seat { outlet, cursor, credit }))).collect()
 }

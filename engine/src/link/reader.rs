@@ -108,6 +108,7 @@ impl Reader {
                         Piece { lane: run.lane, topic: run.topic, first, bytes, ends: self.decoder.ends() };
                     self.link.peer.frames(&self.link, piece)?;
                 }
+                Some(Item::Fragment(_)) => unreachable!("the decoder takes fragments in datagrams only"),
                 None => return Ok(()),
             }
         }

@@ -52,6 +52,9 @@ pub struct MessageOptions<'a> {
     /// Queue groups hand the message over no earlier than this long after it reached the server. Subscribers get it
     /// at once.
     pub delay: Option<Duration>,
+    /// Fast topics: how long the message may wait in queues, from the publisher's to the subscriber's. Then it is dropped
+    /// and counted as expired. `None`: the topic's deadline. At most half an hour.
+    pub deadline: Option<Duration>,
     pub(crate) reply_to: Option<ReplyTo>,
     pub(crate) correlation: Option<u64>,
 }
@@ -78,9 +81,17 @@ impl<'a> MessageOptions<'a> {
         self
     }
 
+    /// Sets the deadline.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
     #[inline]
     pub(crate) fn is_none(&self) -> bool {
-        let Self { key, headers, delay, reply_to, correlation } = self;
-        key.is_none() && headers.is_empty() && delay.is_none() && reply_to.is_none() && correlation.is_none()
+        let Self { key, headers, delay, deadline, reply_to, correlation } = self;
+        let is_plain = key.is_none() && headers.is_empty() && delay.is_none() && deadline.is_none();
+        is_plain && reply_to.is_none() && correlation.is_none()
     }
 }

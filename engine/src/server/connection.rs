@@ -114,9 +114,9 @@ impl Peer for Connection {
         Ok(())
     }
 
-    fn datagrams_lost(&self, _link: &Arc<Link>, why: &str) {
+    fn datagrams_lost(&self, link: &Arc<Link>, why: &str) {
         if let Some(session) = self.session.get() {
-            session.set_why_fast(&format!("the QUIC connection was lost: {why}"));
+            session.fast_moved(link.carrier.name(), &format!("the QUIC connection was lost: {why}"));
         }
     }
 
@@ -186,7 +186,7 @@ impl Connection {
     /// Puts the datagrams of a QUIC connection where the session's subscriptions are.
     fn attach(&self, link: &Arc<Link>, session: &Arc<ServerSession>, purpose: Purpose) {
         let Some(datagrams) = lock(&self.datagrams).take() else {
-            return session.set_why_fast("the client has no QUIC connection");
+            return session.fast_moved(link.carrier.name(), "the client has no QUIC connection");
         };
         let target = match purpose {
             Purpose::Primary => Some(Arc::clone(link)),
@@ -194,7 +194,7 @@ impl Connection {
         };
         match target {
             Some(target) => {
-                session.set_why_fast("QUIC works");
+                session.fast_moved("quic", "QUIC works");
                 target.attach(datagrams);
             }
             None => link.close(Code::SessionExpired, "the session has no connection to attach to"),
@@ -210,6 +210,12 @@ impl Connection {
             Control::OpenPublisher(open) => {
                 if let Err(error) = self.open_publisher(link, &open) {
                     fail(link, open.request, &error);
+                }
+            }
+            Control::LeftOut(left_out) => {
+                // Also of a stream that is being closed.
+                if let Some(lane) = lock(&self.lanes).get(&left_out.lane) {
+                    lane.ingest.left_out((&left_out).into());
                 }
             }
             Control::ClosePublisher(close) => {

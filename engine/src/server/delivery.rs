@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use twinlane_proto::control::{Gap, TopicBound, Unsubscribed};
+use twinlane_proto::control::{Gap, StreamEnd, TopicBound, Unsubscribed};
 use twinlane_proto::{Control, SlowPolicy, Start};
 
 use crate::cursors::Credit;
+use crate::fast::{Counts, Ended};
 use crate::link::{Link, Outlet, OutletOwner, Seat, Verdict};
 use crate::topics::{Drops, Miss, Subscribed, Subscriber, Topic};
 
@@ -30,8 +31,9 @@ impl Binder {
         // Whatever a new topic has was published after this subscription began.
         let start = if is_new { Start::All } else { self.start };
         let resume = self.positions.get(topic.meta.name.as_str()).copied();
-        let fast = topic.meta.is_fast();
+        let (fast, settles) = (topic.meta.is_fast(), topic.meta.is_latest());
         let over = if fast && link.has_datagrams() { "quic" } else { link.carrier.name() };
+        let upstream_before = topic.left_out_upstream();
         let subscribed = topic.subscribe(start, resume, self.slow, &self.session, over);
         let Subscribed { cursor, subscriber, next_offset, next_source, outcome } = subscribed;
         link.send(Control::TopicBound(TopicBound {
@@ -44,8 +46,9 @@ impl Binder {
             next_source,
             outcome,
         }));
-        let owner = Arc::new(Delivery { lane: self.lane, topic: Arc::clone(topic), subscriber });
-        let outlet = Outlet { lane: self.lane, topic: topic.meta.id, first_number: 0, fast, owner };
+        let owner =
+            Arc::new(Delivery { lane: self.lane, topic: Arc::clone(topic), subscriber, upstream_before });
+        let outlet = Outlet { lane: self.lane, topic: topic.meta.id, first_number: 0, fast, settles, owner };
         let credit = (!fast).then(|| Arc::clone(&self.credit));
         link.add_outlet(Seat { outlet, cursor, credit });
     }
@@ -55,6 +58,8 @@ struct Delivery {
     lane: u32,
     topic: Arc<Topic>,
     subscriber: Arc<Subscriber>,
+    /// What publishers had left out before this subscription.
+    upstream_before: Counts,
 }
 
 impl OutletOwner for Delivery {
@@ -62,8 +67,8 @@ impl OutletOwner for Delivery {
         self.subscriber.position.store(position, Ordering::Relaxed);
     }
 
-    fn missed(&self, from: u64, to: u64) -> Verdict {
-        match self.topic.missed(&self.subscriber, to, to - from) {
+    fn missed(&self, link: &Arc<Link>, from: u64, to: u64) -> Verdict {
+        match self.topic.missed(&self.subscriber, from, to) {
             Miss::Skip(cause) => {
                 let topic = self.topic.meta.id;
                 Verdict::Skip(Some(Gap {
@@ -74,8 +79,21 @@ impl OutletOwner for Delivery {
                     cause,
                 }))
             }
+            Miss::Dropped(ended) => {
+                self.left_out(true).into_iter().for_each(|told| link.send(told));
+                for Ended { source, last_seq, .. } in ended {
+                    let (subscription, topic) = (self.lane, self.topic.meta.id);
+                    link.send(Control::StreamEnd(StreamEnd { subscription, topic, source, last_seq }));
+                }
+                Verdict::Skip(None)
+            }
             Miss::End(code, reason) => Verdict::End(Unsubscribed { subscription: self.lane, code, reason }),
         }
+    }
+
+    fn left_out(&self, at_once: bool) -> Option<Control> {
+        let counts = self.topic.left_out_for(&self.subscriber, self.upstream_before, at_once)?;
+        Some(counts.told_on(self.lane, self.topic.meta.id))
     }
 
     fn too_big(&self) {

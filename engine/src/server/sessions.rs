@@ -17,7 +17,7 @@ use twinlane_proto::control::Resume;
 
 use crate::link::Link;
 use crate::lock::lock;
-use crate::status::SessionRow;
+use crate::status::{SessionRow, Switches};
 use crate::topics::ingest::Ingest;
 
 pub(crate) type Id = [u8; 16];
@@ -47,6 +47,7 @@ struct State {
     peer: SocketAddr,
     link: Option<Arc<Link>>,
     why_fast: String,
+    switches: Switches,
     subscriptions: u64,
     disconnected_at: Option<Instant>,
     publishers: HashMap<u32, Arc<Ingest>>,
@@ -82,6 +83,7 @@ impl Sessions {
                 peer: SocketAddr::from(([0, 0, 0, 0], 0)),
                 link: None,
                 why_fast: String::new(),
+                switches: Switches::default(),
                 subscriptions: 0,
                 disconnected_at: Some(Instant::now()),
                 publishers: HashMap::new(),
@@ -115,6 +117,7 @@ impl Sessions {
             peer,
             link: None,
             why_fast: String::new(),
+            switches: Switches::default(),
             subscriptions: 0,
             disconnected_at: None,
             publishers: HashMap::new(),
@@ -238,9 +241,11 @@ impl ServerSession {
         lock(&self.state).link.clone()
     }
 
-    /// Why fast topics use the transport they use.
-    pub(crate) fn set_why_fast(&self, why: &str) {
-        why.clone_into(&mut lock(&self.state).why_fast);
+    /// Fast topics go over `to` now.
+    pub(crate) fn fast_moved(&self, to: &'static str, why: &str) {
+        let mut state = lock(&self.state);
+        why.clone_into(&mut state.why_fast);
+        state.switches.note(to, why);
     }
 
     pub(crate) fn count_subscription(&self, change: i64) {
@@ -281,6 +286,7 @@ impl ServerSession {
             publishers: state.publishers.len() as u64,
             subscriptions: state.subscriptions,
             udp: state.link.as_ref().and_then(|link| link.udp_path()),
+            switches: state.switches.rows(),
         }
     }
 }

@@ -13,19 +13,24 @@ use twinlane_log::{Committed, Entry, Failure, Listener, Origin};
 use twinlane_proto::Code;
 use twinlane_proto::control::{Acked, Refused};
 use twinlane_proto::frame::{
-    MESSAGE_HEADER_BYTES, MessageRef, due_us, is_job, stamp_due, stamp_seq, stamp_source, stamp_topic,
+    MESSAGE_HEADER_BYTES, MessageRef, deadline_us, due_us, is_job, stamp_deadline, stamp_due, stamp_seq,
+    stamp_source, stamp_topic,
 };
+use twinlane_proto::limits::DEADLINE_MAX;
 use twinlane_ring::AppendError;
 
 use self::answers::{Answer, Answers, What};
 use super::runs::{frame_bytes, rebased};
 use super::store::Store;
 use super::{Drops, Topic};
+use crate::fast::{Counts, Flow, NewestByKey, key_of, ticks_us};
 use crate::faults;
 use crate::heads::now_us;
 use crate::lock::lock;
-use crate::seq_window::{Seen, SeqWindow};
+use crate::seq_window::{Look, SeqWindow};
 
+/// Keys of one publisher stream whose order is watched.
+const KEYS_MAX: usize = 65_536;
 /// Seqs above this are nonsense; sums with them would overflow.
 const SEQ_MAX: u64 = 1 << 62;
 
@@ -55,8 +60,12 @@ struct State {
     answers: Answers,
     /// Runs on their way to disk, in order.
     staged: VecDeque<Staged>,
-    /// Fast, unordered: which seqs were seen.
+    /// Fast: which seqs were seen.
     window: Option<SeqWindow>,
+    /// Latest: the newest seq of each key.
+    by_key: NewestByKey,
+    /// What the publisher says that it left out.
+    left_out: Counts,
     /// Runs that wait for room, in order. Bounded by the publisher's credit.
     waiting: VecDeque<Waiting>,
     ended: bool,
@@ -149,6 +158,8 @@ impl Ingest {
             answers,
             staged: VecDeque::new(),
             window: None,
+            by_key: NewestByKey::new(KEYS_MAX),
+            left_out: Counts::default(),
             waiting: VecDeque::new(),
             ended: false,
         };
@@ -214,7 +225,12 @@ impl Ingest {
             return Err(IngestError::WrongSeq { first });
         }
         let frames = || frames(bytes, ends);
-        if frames().zip(first..).any(|(frame, seq)| frame_seq(frame) != seq) {
+        // What a publisher left out of a fast topic leaves holes in its runs.
+        let is_wrong = |(frame, seq): (&[u8], u64)| match self.topic.meta.is_fast() {
+            true => frame_seq(frame) > SEQ_MAX,
+            false => frame_seq(frame) != seq,
+        };
+        if frames().zip(first..).any(is_wrong) {
             return Err(IngestError::WrongSeq { first });
         }
         if let Some((_, seq)) = frames().zip(first..).find(|(frame, _)| is_job(frame)) {
@@ -229,7 +245,7 @@ impl Ingest {
         }
         let mut state = lock(&self.state);
         if self.topic.meta.is_fast() {
-            self.take_fast(&mut state, first, bytes, ends);
+            self.take_fast(&mut state, bytes, ends);
             return Ok(Taken { bytes_done: bytes.len(), ..Taken::default() });
         }
         let mut taken = Taken::default();
@@ -291,7 +307,7 @@ impl Ingest {
         while at < ends.len() {
             let rest = rebased(&ends[at..], byte);
             let stored = self.topic.ring.append_run(&bytes[byte..], &rest, |first_offset, run| {
-                self.stamp(run);
+                self.stamp(first_offset, run);
                 self.topic.note_last(first_offset, run);
             });
             match stored {
@@ -337,7 +353,7 @@ impl Ingest {
             return state.wait_for_room(first, bytes, ends.to_vec());
         }
         let mut run = bytes.to_vec();
-        self.stamp(&mut run);
+        self.stamp(0, &mut run);
         let frames = if faults::skip() { skip_one(&mut run, first, ends) } else { count as u32 };
         let run = Entry::Run {
             topic: self.topic.meta.id,
@@ -379,32 +395,59 @@ impl Ingest {
     }
 
     /// Fast: stores what is new, in pieces between what is not.
-    fn take_fast(&self, state: &mut State, first: u64, bytes: &[u8], ends: &[u32]) {
+    fn take_fast(&self, state: &mut State, bytes: &[u8], ends: &[u32]) {
         let mut from = 0;
-        for at in 0..ends.len() {
-            if !self.is_new(state, first + at as u64) {
-                self.store_fast(bytes, ends, from, at);
-                from = at + 1;
-                Drops::add(&self.topic.drops.late, 1);
-            }
+        for (at, frame) in frames(bytes, ends).enumerate() {
+            let why_not = match self.look(state, frame) {
+                Look::New { .. } => continue,
+                Look::Late => {
+                    let late = |flow: &Arc<Flow>| match self.topic.meta.is_latest() {
+                        true => flow.upstream.add_coalesced(1),
+                        false => flow.upstream.add_late(1),
+                    };
+                    self.topic.flow.iter().for_each(late);
+                    &self.topic.drops.late
+                }
+                Look::Before => &self.topic.drops.repeats,
+            };
+            Drops::add(why_not, 1);
+            self.store_fast(bytes, ends, from, at);
+            from = at + 1;
         }
         self.store_fast(bytes, ends, from, ends.len());
     }
 
-    fn is_new(&self, state: &mut State, seq: u64) -> bool {
-        if !self.topic.meta.is_unordered() {
-            let new = seq > state.last_seq;
-            state.last_seq = state.last_seq.max(seq);
-            return new;
-        }
+    /// Whether a fast message is to be stored.
+    fn look(&self, state: &mut State, frame: &[u8]) -> Look {
+        let seq = frame_seq(frame);
         state.last_seq = state.last_seq.max(seq);
-        match &mut state.window {
-            Some(window) => matches!(window.see(seq), Seen::New { .. }),
+        let seen = match &mut state.window {
+            Some(window) => window.look(seq),
             window => {
                 *window = Some(SeqWindow::starting_at(seq));
-                true
+                Look::New { lost: 0 }
             }
+        };
+        if self.topic.meta.is_latest() {
+            let key = MessageRef::parse(frame).map_or(0, |frame| key_of(&frame));
+            return match (state.by_key.take(key, seq), seen) {
+                (true, _) => Look::New { lost: 0 },
+                (false, Look::Before) => Look::Before,
+                // A newer value of its key was faster.
+                (false, _) => Look::Late,
+            };
         }
+        match seen {
+            Look::Late if self.topic.meta.is_unordered() => Look::New { lost: 0 },
+            seen => seen,
+        }
+    }
+
+    /// The publisher says how many messages it left out so far.
+    pub(crate) fn left_out(&self, counts: Counts) {
+        let Some(flow) = &self.topic.flow else { return };
+        let earlier = std::mem::replace(&mut lock(&self.state).left_out, counts);
+        flow.upstream.add(counts.since(earlier));
     }
 
     fn store_fast(&self, bytes: &[u8], ends: &[u32], from: usize, to: usize) {
@@ -413,25 +456,35 @@ impl Ingest {
             let byte = if at == 0 { 0 } else { ends[at - 1] as usize };
             let until = ends[to - 1] as usize;
             let rest = rebased(&ends[at..to], byte);
-            match self.topic.ring.append_run(&bytes[byte..until], &rest, |_, run| self.stamp(run)) {
+            let stored = self.topic.ring.append_run(&bytes[byte..until], &rest, |first_offset, run| {
+                self.stamp(first_offset, run);
+                self.topic.note_last(first_offset, run);
+            });
+            match stored {
                 Ok(appended) => at += appended.frames,
                 Err(_) => return Drops::add(&self.topic.drops.queue_full, (to - at) as u64),
             }
         }
     }
 
-    /// Frames carry what the server knows about their publisher, whatever the publisher wrote there.
-    fn stamp(&self, run: &mut [u8]) {
-        let mut rest = run;
+    /// Frames carry what the server knows about them, whatever the publisher wrote there; on a fast topic their place.
+    fn stamp(&self, first_offset: u64, run: &mut [u8]) {
+        let flow = self.topic.flow.as_ref();
+        let (mut rest, mut offset) = (run, first_offset);
         while !rest.is_empty() {
             let frame_bytes = frame_bytes(rest).expect("the decoder hands out whole frames");
             let (frame, after) = rest.split_at_mut(frame_bytes);
-            stamp_topic(frame, self.topic.meta.id);
+            stamp_topic(frame, if flow.is_some() { offset as u32 } else { self.topic.meta.id });
             stamp_source(frame, self.source);
             stamp_delay(frame);
+            if let (Some(flow), Some(left_us)) = (flow, deadline_us(frame)) {
+                flow.expect_deadlines();
+                stamp_deadline(frame, ticks_us().wrapping_add(left_us.min(DEADLINE_MAX.as_micros() as u32)));
+            }
             if self.seq_base > 0 {
                 stamp_seq(frame, frame_seq(frame) - self.seq_base);
             }
+            offset += 1;
             rest = after;
         }
     }

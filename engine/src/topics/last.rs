@@ -4,6 +4,7 @@
 //! values that retention is about to give up are copied into the log's own state by [`super::store`].
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Mutex;
 
 use bytes::Bytes;
@@ -18,6 +19,8 @@ const BYTES_MAX: usize = 64 << 20;
 
 pub(crate) struct LastValues {
     by_key: bool,
+    /// The key of messages without one; `None`: they are no values.
+    no_key: Option<u64>,
     values_max: usize,
     state: Mutex<State>,
 }
@@ -54,7 +57,12 @@ impl LastValues {
             Last::Key => true,
         };
         let values_max = if by_key { values_max.max(1) } else { 1 };
-        Some(Self { by_key, values_max, state: Mutex::default() })
+        Some(Self { by_key, no_key: None, values_max, state: Mutex::default() })
+    }
+
+    /// The newest of each key, and of all messages without one: what a `latest` topic is about.
+    pub(crate) fn of_latest(values_max: usize) -> Self {
+        Self { by_key: true, no_key: Some(0), values_max: values_max.max(1), state: Mutex::default() }
     }
 
     /// A message was stored. Of two with the same key the higher offset stays, whichever is noted first.
@@ -80,6 +88,28 @@ impl LastValues {
         let state = lock(&self.state);
         let values = state.values.range(..end);
         values.map(|(offset, value)| TopicRun::read_back(*offset, 1, value.frame.clone())).collect()
+    }
+
+    /// Values with offsets from `from` to below `to`, ascending.
+    pub(crate) fn within(&self, from: u64, to: u64) -> Vec<(u64, Bytes)> {
+        let state = lock(&self.state);
+        state.values.range(from..to).map(|(offset, value)| (*offset, value.frame.clone())).collect()
+    }
+
+    /// Offsets in `range` that have values.
+    pub(crate) fn offsets_within(&self, range: Range<u64>) -> Vec<u64> {
+        lock(&self.state).values.range(range).map(|(offset, _)| *offset).collect()
+    }
+
+    /// Those of `offsets` that have values.
+    pub(crate) fn offsets_among(&self, offsets: &[u64]) -> Vec<u64> {
+        let state = lock(&self.state);
+        offsets.iter().filter(|offset| state.values.contains_key(offset)).copied().collect()
+    }
+
+    /// The value at `offset`, if it has one.
+    pub(crate) fn at(&self, offset: u64) -> Option<Bytes> {
+        lock(&self.state).values.get(&offset).map(|value| value.frame.clone())
     }
 
     /// The oldest value whose message must be kept, because it is nowhere else.
@@ -120,7 +150,7 @@ impl LastValues {
 
     fn key_of(&self, frame: &[u8]) -> Option<u64> {
         let message = MessageRef::parse(frame).ok()?;
-        if self.by_key { message.options().ok()?.key } else { Some(0) }
+        if self.by_key { message.fixed_options().key.or(self.no_key) } else { Some(0) }
     }
 
     fn put(&self, key: u64, offset: u64, frame: Bytes, is_saved: bool) {

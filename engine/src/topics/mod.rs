@@ -1,7 +1,8 @@
 //! The topics of one engine: declared once, found by name or number, watched by wildcard subscriptions.
 
+mod explain;
 pub(crate) mod ingest;
-mod last;
+pub(crate) mod last;
 mod lazy_ring;
 #[cfg(test)]
 mod many;
@@ -23,6 +24,7 @@ use crate::lock::lock;
 use crate::storage::Storage;
 
 pub(crate) use record::{RecordError, StreamRecord, TopicRecord};
+use topic::fast_payload_default;
 pub(crate) use topic::{
     Drops, Miss, Subscribed, Subscriber, Topic, frame_bytes_max, random_u64, ring_config_for,
 };
@@ -270,12 +272,16 @@ impl Topics {
         let or = |asked: u64, default: u64| if asked == 0 { default } else { asked };
         let mut full = spec;
         full.mode = if spec.channel == Channel::Reliable { Mode::Ordered } else { spec.mode };
-        full.payload_bytes_max = or(spec.payload_bytes_max.into(), payload_limit.into()) as u32;
         let (bytes, messages) = match is_durable {
             true => (limits.durable_retain_bytes, limits.durable_retain_messages),
             false => (limits.topic_retain_bytes, limits.topic_retain_messages),
         };
         full.retain_bytes = or(spec.retain_bytes, bytes);
+        let payload_default = match spec.channel {
+            Channel::Fast => fast_payload_default(full.retain_bytes).min(payload_limit),
+            Channel::Reliable => payload_limit,
+        };
+        full.payload_bytes_max = or(spec.payload_bytes_max.into(), payload_default.into()) as u32;
         full.retain_messages = or(spec.retain_messages, messages);
         Ok(full)
     }

@@ -83,6 +83,8 @@ impl TopicRecord {
             retain_bytes: written.retain_bytes,
             retain_messages: written.retain_messages,
             retain_age_ms: written.retain_age_ms,
+            // Only fast topics have one, and those are not recorded.
+            deadline_us: 0,
         };
         Ok(Self {
             name: TopicName::parse(&written.name)?,

@@ -8,18 +8,20 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use twinlane_log::{AppendError, Entry, Listener, Log, ReadError, Retention};
-use twinlane_proto::frame::{Frames, MESSAGE_HEADER_BYTES, MessageHeader, encode_end};
+use twinlane_proto::frame::{Frames, MESSAGE_HEADER_BYTES, MessageHeader, encode_end, stamp_topic};
 use twinlane_proto::limits::OPTIONS_BYTES_MAX;
 use twinlane_proto::{
-    Channel, Code, GapCause, Last, Level, Outcome, SlowPolicy, Start, Storage, TopicName, TopicSpec,
+    Channel, Code, GapCause, Last, Level, Mode, Outcome, SlowPolicy, Start, Storage, TopicName, TopicSpec,
 };
 use twinlane_ring::{Gating, Read, Ring, RingConfig, Start as RingStart};
 
+use super::explain::explain;
 use super::last::LastValues;
 use super::lazy_ring::LazyRing;
 use super::record::TopicRecord;
 use super::store::{Holding, Store, once};
-use crate::config::Limits;
+use crate::config::{DATAGRAM_PAYLOAD_BYTES, FAST_PAYLOAD_BYTES, Limits};
+use crate::fast::{Counts, Ended, Flow, LeftOut, Sieve};
 use crate::lock::lock;
 use crate::message::{TopicMeta, TopicRun};
 use crate::status::{SubscriberRow, TopicStatus};
@@ -44,6 +46,8 @@ pub(crate) struct Topic {
     last: Option<Arc<LastValues>>,
     /// On disk, if it is durable.
     pub(crate) store: Option<Arc<Store>>,
+    /// What its readers share, if it is fast.
+    pub(crate) flow: Option<Arc<Flow>>,
     pub(crate) drops: Drops,
     declared_by: Arc<str>,
     next_source: AtomicU32,
@@ -56,7 +60,7 @@ pub(crate) struct Topic {
 /// Messages lost inside this engine, by reason.
 #[derive(Debug, Default)]
 pub(crate) struct Drops {
-    /// Arrived after a newer message of their publisher, or twice.
+    /// Arrived after a newer message of their publisher.
     pub(crate) late: AtomicU64,
     /// Found the ring held by readers.
     pub(crate) queue_full: AtomicU64,
@@ -64,6 +68,8 @@ pub(crate) struct Drops {
     pub(crate) slow_peer: AtomicU64,
     /// Larger than the path to a subscriber takes.
     pub(crate) too_big: AtomicU64,
+    /// Sent more than once, and taken once. No message is missing.
+    pub(crate) repeats: AtomicU64,
 }
 
 impl Drops {
@@ -79,6 +85,8 @@ pub(crate) struct Subscriber {
     pub(crate) over: &'static str,
     pub(crate) slow: SlowPolicy,
     pub(crate) position: AtomicU64,
+    /// What of a fast topic was not sent to it, and why.
+    pub(crate) left_out: Arc<LeftOut>,
     /// Before this offset it is sent last values only.
     live_from: u64,
     /// What keeps publishers from overwriting what this subscriber has not read.
@@ -103,6 +111,8 @@ pub(crate) struct Subscribed {
 pub(crate) enum Miss {
     /// They are gone, for this reason; the subscription goes on.
     Skip(GapCause),
+    /// Fast messages were dropped, and counted as left out. Among them were these ends of publisher streams.
+    Dropped(Vec<Ended>),
     /// A reliable subscription never skips silently: it ends, for this reason.
     End(Code, String),
 }
@@ -117,7 +127,12 @@ impl Topic {
         last_keys_max: usize,
     ) -> Self {
         let ring = LazyRing::new(ring_config(spec.retain_bytes, &spec));
-        let last = LastValues::new(spec.last, last_keys_max).map(Arc::new);
+        // The newest value of each key outlives the ring, for readers that it overtakes.
+        let last = match spec.mode {
+            Mode::Latest => Some(LastValues::of_latest(last_keys_max)),
+            Mode::Ordered | Mode::Unordered => LastValues::new(spec.last, last_keys_max),
+        };
+        let last = last.map(Arc::new);
         Self::of(TopicMeta { id, name, epoch: random_u64(), spec }, (ring, last, None), declared_by)
     }
 
@@ -145,7 +160,9 @@ impl Topic {
         (ring, last, store): (LazyRing, Option<Arc<LastValues>>, Option<Arc<Store>>),
         declared_by: Arc<str>,
     ) -> Self {
+        let flow = || Arc::new(Flow::new(meta.spec.deadline_us > 0, last.clone()));
         Self {
+            flow: (meta.spec.channel == Channel::Fast).then(flow),
             meta: Arc::new(meta),
             ring,
             last,
@@ -260,11 +277,12 @@ impl Topic {
     /// A publisher stream ended after `last_seq`. Subscribers of a fast topic hear of the tail.
     pub(crate) fn close_source(&self, source: u32, last_seq: u64) {
         self.publishers.fetch_sub(1, Ordering::Relaxed);
-        if self.meta.is_fast() && last_seq > 0 {
-            let end = encode_end(&MessageHeader { topic: self.meta.id, source, seq: last_seq, time_us: 0 });
-            if self.ring.append(&[&end], |_, _| ()).is_err() {
-                Drops::add(&self.drops.queue_full, 1);
-            }
+        let Some(flow) = self.flow.as_ref().filter(|_| last_seq > 0) else { return };
+        let end = encode_end(&MessageHeader { topic: 0, source, seq: last_seq, time_us: 0 });
+        let stored = self.ring.append(&[&end], |offset, frame| stamp_topic(frame, offset as u32));
+        match stored {
+            Ok(offset) => flow.ended(Ended { offset, source, last_seq }),
+            Err(_) => Drops::add(&self.drops.queue_full, 1),
         }
     }
 
@@ -298,24 +316,32 @@ impl Topic {
         let gating = if gated { Gating::Gated } else { Gating::Lossy };
         let cursor = self.ring.cursor(RingStart::Offset(offset), gating);
         let live_from = cursor.position();
-        let values = match (&self.last, resume, start) {
+        let mut values = match (&self.last, resume, start) {
             (Some(last), None, Start::Last) => last.before(live_from),
             _ => Vec::new(),
         };
-        let next_offset = values.first().map_or(live_from, TopicRun::first_offset);
+        let first_value = values.first().filter(|_| self.flow.is_none());
+        let next_offset = first_value.map_or(live_from, TopicRun::first_offset);
         let subscriber = Arc::new(Subscriber {
             session: session.to_owned(),
             over,
             slow,
             position: AtomicU64::new(next_offset),
+            left_out: self.flow.as_ref().map_or_else(Arc::default, |flow| flow.downstream()),
             live_from,
             gate: cursor.gate(),
             was_current: AtomicBool::new(false),
             end: OnceLock::new(),
         });
-        let mut cursor = match &self.store {
-            None => TopicCursor::from(cursor),
-            Some(store) => TopicCursor::durable(
+        let mut cursor = match (&self.flow, &self.store) {
+            (None, None) => TopicCursor::from(cursor),
+            (Some(flow), _) => {
+                let (flow, left_out) = (Arc::clone(flow), Arc::clone(&subscriber.left_out));
+                let mut sieve = Sieve::new(flow, left_out, self.meta.spec.mode, over != "local");
+                sieve.begin_with(&std::mem::take(&mut values));
+                TopicCursor::fast(cursor, sieve)
+            }
+            (None, Some(store)) => TopicCursor::durable(
                 cursor,
                 Arc::clone(store),
                 Holding::new(store, &subscriber, live_from),
@@ -341,6 +367,7 @@ impl Topic {
             over: "local",
             slow: SlowPolicy::Spill,
             position: AtomicU64::new(offset),
+            left_out: Arc::default(),
             live_from: 0,
             gate: None,
             was_current: AtomicBool::new(false),
@@ -379,16 +406,19 @@ impl Topic {
         }
     }
 
-    /// What it means that `subscriber` was moved past `messages` messages, to `to`.
-    pub(crate) fn missed(&self, subscriber: &Subscriber, to: u64, messages: u64) -> Miss {
+    /// What it means that `subscriber` was moved past the messages from `from` to below `to`.
+    pub(crate) fn missed(&self, subscriber: &Subscriber, from: u64, to: u64) -> Miss {
+        if let Some(flow) = &self.flow {
+            let ended = flow.ended_within(from, to);
+            let messages = (to - from).saturating_sub(ended.len() as u64);
+            Drops::add(&self.drops.slow_peer, messages);
+            subscriber.left_out.add_dropped_slow(messages);
+            return Miss::Dropped(ended);
+        }
         if to <= subscriber.live_from && self.last.is_some() && subscriber.ended().is_none() {
             return Miss::Skip(GapCause::Coalesced);
         }
-        if self.meta.is_fast() {
-            Drops::add(&self.drops.slow_peer, messages);
-            return Miss::Skip(GapCause::DroppedSlow);
-        }
-        let name = &self.meta.name;
+        let (name, messages) = (&self.meta.name, to - from);
         match (&subscriber.gate, subscriber.ended()) {
             (_, Some((code, why))) => Miss::End(*code, format!("{name}: {why}")),
             // Whoever is slow reads the log, as far as the topic keeps it.
@@ -397,6 +427,23 @@ impl Topic {
             (Some(gate), _) if !gate.is_released() => Miss::Skip(GapCause::Abandoned),
             _ => Miss::End(Code::SlowConsumer, format!("{name}: too slow, {messages} messages were missed")),
         }
+    }
+
+    /// What publishers of a fast topic, and this engine on their behalf, left out so far.
+    pub(crate) fn left_out_upstream(&self) -> Counts {
+        self.flow.as_ref().map_or_else(Counts::default, |flow| flow.upstream.counts())
+    }
+
+    /// What `subscriber` should hear now of messages that were left out since it began with `upstream_before`, if anything.
+    /// `at_once`: nothing follows that would tell it later.
+    pub(crate) fn left_out_for(
+        &self,
+        subscriber: &Subscriber,
+        upstream_before: Counts,
+        at_once: bool,
+    ) -> Option<Counts> {
+        let flow = self.flow.as_ref()?;
+        subscriber.left_out.untold(flow.upstream.counts().since(upstream_before), at_once)
     }
 
     /// Whether a remote subscriber of a reliable topic was not sent everything yet.
@@ -438,13 +485,19 @@ impl Topic {
 
     pub(crate) fn status(&self) -> TopicStatus {
         let spec = &self.meta.spec;
-        let next = self.ring.next();
+        // What is on disk may be acknowledged a moment before it is shown.
+        let next =
+            self.store.as_ref().map_or_else(|| self.ring.next(), |store| store.log.bounds(self.meta.id).next);
         let subscribers: Vec<_> =
             lock(&self.subscribers).iter().filter_map(Weak::upgrade).map(|one| one.row(next, spec)).collect();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let left_out = self.flow.as_ref().map_or_else(Counts::default, |flow| flow.left_out());
         let drops = [
+            ("conflated", left_out.coalesced),
+            ("deadline", left_out.expired),
             ("late", count(&self.drops.late)),
             ("queue_full", count(&self.drops.queue_full)),
+            ("repeats", count(&self.drops.repeats)),
             ("slow_peer", count(&self.drops.slow_peer)),
             ("too_big", count(&self.drops.too_big)),
         ];
@@ -453,6 +506,7 @@ impl Topic {
             id: self.meta.id,
             channel: spec.channel.to_string(),
             mode: spec.mode.to_string(),
+            deadline_us: spec.deadline_us,
             payload_bytes_max: spec.payload_bytes_max,
             retain_bytes: spec.retain_bytes,
             retain_messages: spec.retain_messages,
@@ -507,6 +561,7 @@ impl Subscriber {
     fn row(&self, next: u64, spec: &TopicSpec) -> SubscriberRow {
         let position = self.position.load(Ordering::Relaxed);
         let policy = match (spec.channel, self.slow) {
+            (Channel::Fast, _) if spec.mode == Mode::Latest => "keep newest",
             (Channel::Fast, _) => "drop oldest",
             (Channel::Reliable, SlowPolicy::Block) => "block",
             (Channel::Reliable, SlowPolicy::Disconnect) => "disconnect",
@@ -527,6 +582,13 @@ pub(crate) fn frame_bytes_max(spec: &TopicSpec) -> usize {
     MESSAGE_HEADER_BYTES + OPTIONS_BYTES_MAX + spec.payload_bytes_max as usize
 }
 
+/// What a fast topic takes unless it chooses: so little that its history needs no larger segments for it.
+pub(super) fn fast_payload_default(retain_bytes: u64) -> u32 {
+    let headers = (MESSAGE_HEADER_BYTES + OPTIONS_BYTES_MAX) as u64;
+    let fitting = (retain_bytes / SEGMENTS as u64).saturating_sub(headers);
+    fitting.clamp(DATAGRAM_PAYLOAD_BYTES.into(), FAST_PAYLOAD_BYTES.into()) as u32
+}
+
 /// The ring that holds `queue_bytes` of frames as large as `frame_bytes_max`.
 pub(crate) fn ring_config_for(queue_bytes: usize, frame_bytes_max: usize) -> RingConfig {
     let segment_bytes = (queue_bytes / SEGMENTS).max(frame_bytes_max).next_multiple_of(64);
@@ -540,34 +602,6 @@ pub(crate) fn ring_config_for(queue_bytes: usize, frame_bytes_max: usize) -> Rin
 
 fn ring_config(recent_bytes: u64, spec: &TopicSpec) -> RingConfig {
     ring_config_for(recent_bytes as usize, frame_bytes_max(spec))
-}
-
-fn explain(spec: &TopicSpec) -> Vec<String> {
-    let mut sentences = match spec.channel {
-        Channel::Reliable => vec![
-            match spec.storage {
-                Storage::Disk => "Every acknowledged message is on disk, survives a crash of the server, and reaches every subscriber, in one order.",
-                Storage::Memory => "Every acknowledged message is kept in memory and reaches every subscriber, in one order.",
-            }
-            .to_owned(),
-            "It travels over TCP, or over QUIC streams for sessions that use only QUIC.".to_owned(),
-            match spec.storage {
-                Storage::Disk => "A subscriber that does not keep up reads from disk later, holds publishers back, or is cut off, as it chose.",
-                Storage::Memory => "A subscriber that does not keep up holds publishers back, or is cut off, as it chose when subscribing.",
-            }
-            .to_owned(),
-        ],
-        Channel::Fast => vec![
-            "Messages may be lost but never repeated; every hole is counted and reported.".to_owned(),
-            "It travels in QUIC datagrams, or over TCP while a session has no QUIC connection.".to_owned(),
-            "A subscriber that does not keep up misses the oldest messages; nobody waits for it.".to_owned(),
-        ],
-    };
-    sentences.push(format!(
-        "New subscribers may start up to {} messages or {} bytes back; payloads are at most {} bytes.",
-        spec.retain_messages, spec.retain_bytes, spec.payload_bytes_max
-    ));
-    sentences
 }
 
 pub(crate) fn random_u64() -> u64 {
