@@ -9,8 +9,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use twinlane_checker::drive::judge_file;
+use twinlane_checker::fast;
 use twinlane_checker::history::FaultKind;
-use twinlane_checker::judge::Report;
+use twinlane_checker::judge::{FastReport, Report, Verdict};
+use twinlane_checker::nemesis::LinkFaults;
 use twinlane_checker::points::{self, Points};
 use twinlane_checker::suite::{self, PLANTS, Plant, Settings};
 
@@ -36,6 +38,8 @@ enum Command {
     DiskFull(Common),
     /// Show that a fault that is built into the server is caught; needs a server with the feature `faults`
     Plant(PlantArgs),
+    /// Fast topics over links that lose, repeat, reorder and block UDP
+    Fast(FastArgs),
     /// Judge a kept history again
     Judge {
         /// The history
@@ -112,6 +116,46 @@ struct PlantArgs {
     tries: u64,
 }
 
+#[derive(Args, Debug)]
+struct FastArgs {
+    /// The server's binary [default: `twinlane` beside this program]
+    #[arg(long, value_name = "FILE")]
+    server: Option<PathBuf>,
+    /// Of everything random; a number of its own each time, if none is given
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long the links are bad
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Datagrams that each link loses, each way
+    #[arg(long, value_name = "SHARE", value_parser = permille, default_value = "0%")]
+    loss: u32,
+    /// Datagrams that each link holds back for up to 10 ms, each way
+    #[arg(long, value_name = "SHARE", value_parser = permille, default_value = "0%")]
+    reorder: u32,
+    /// Datagrams that each link sends twice, each way
+    #[arg(long, value_name = "SHARE", value_parser = permille, default_value = "0%")]
+    duplicate: u32,
+    /// Block and unblock UDP from time to time
+    #[arg(long)]
+    switch: bool,
+    /// All runs that have to be valid, one after the other: 0 to 30 % loss, 50 % reordered, 50 % repeated
+    #[arg(long, conflicts_with_all = ["loss", "reorder", "duplicate"])]
+    suite: bool,
+    /// Messages a second to try for
+    #[arg(long, default_value_t = 2_000)]
+    rate: u32,
+    /// Bytes of the largest payload
+    #[arg(long, default_value_t = 1_024)]
+    payload_bytes_max: u32,
+    /// Keep history and the server's words here; without it they are only kept when the verdict is not VALID
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Write the verdict as JSON
+    #[arg(long)]
+    json: bool,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -148,6 +192,12 @@ async fn command(command: Command) -> anyhow::Result<bool> {
         }
         Command::Points(args) => all_points(&args).await,
         Command::Plant(args) => plant(&args).await,
+        Command::Fast(args) => fast_topics(&args).await,
+        Command::Judge { file, json } if fast::is_fast(&file)? => {
+            let report = fast::judge_file(&file)?;
+            say_fast(&report, json);
+            Ok(report.verdict == Verdict::Valid)
+        }
         Command::Judge { file, json } => {
             let report = judge_file(&file)?;
             say(&report, json);
@@ -209,17 +259,56 @@ async fn plant(args: &PlantArgs) -> anyhow::Result<bool> {
     Ok(all_caught)
 }
 
+async fn fast_topics(args: &FastArgs) -> anyhow::Result<bool> {
+    let settings = args.settings()?;
+    eprintln!("seed {}, files in {}", settings.seed, settings.dir.display());
+    let good = if args.suite {
+        let tell = |name: &str, report: &FastReport| {
+            if !args.json {
+                print(&format!("{name}:"));
+            }
+            say_fast(report, args.json);
+        };
+        fast::suite(&settings, tell).await?
+    } else {
+        let report = fast::run(&settings).await?;
+        say_fast(&report, args.json);
+        report.verdict == Verdict::Valid
+    };
+    if good && args.keep.is_none() {
+        suite::remove(&settings.dir);
+    } else {
+        eprintln!("kept: {}", settings.dir.display());
+    }
+    Ok(good)
+}
+
+impl FastArgs {
+    fn settings(&self) -> anyhow::Result<fast::Settings> {
+        let mut settings = fast::Settings::new(
+            self.server.clone().unwrap_or_else(default_server),
+            run_dir(self.keep.as_ref())?,
+        );
+        settings.seed = self.seed.unwrap_or_else(any_seed);
+        settings.run = Duration::from_secs(self.seconds);
+        settings.faults = LinkFaults {
+            lose_permille: self.loss,
+            repeat_permille: self.duplicate,
+            delay_permille: self.reorder,
+        };
+        settings.switches = self.switch;
+        settings.rate = self.rate;
+        settings.payload_bytes_max = self.payload_bytes_max;
+        settings.progress = true;
+        Ok(settings)
+    }
+}
+
 impl Common {
     fn settings(&self) -> anyhow::Result<Settings> {
-        let seed = self.seed.unwrap_or_else(|| u64::from(std::process::id()) ^ now_ns());
-        let dir = match &self.keep {
-            Some(dir) => dir.clone(),
-            None => std::env::temp_dir().join(format!("twinlane-checker-{}", std::process::id())),
-        };
-        std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let mut settings =
-            Settings::new(self.server.clone().unwrap_or_else(default_server), dir.canonicalize()?);
-        settings.workload.seed = seed;
+        let dir = run_dir(self.keep.as_ref())?;
+        let mut settings = Settings::new(self.server.clone().unwrap_or_else(default_server), dir);
+        settings.workload.seed = self.seed.unwrap_or_else(any_seed);
         settings.workload.durable = !self.memory;
         settings.workload.workers = self.workers;
         settings.workload.rate = self.rate;
@@ -237,18 +326,63 @@ fn say(report: &Report, json: bool) {
     }
 }
 
+fn say_fast(report: &FastReport, json: bool) {
+    if json {
+        print(&report.to_json().to_string());
+    } else {
+        print(&report.to_string());
+    }
+}
+
 #[allow(clippy::print_stdout, reason = "the verdict is what this program is for")]
 fn print(text: &str) {
     println!("{text}");
 }
 
-fn now_ns() -> u64 {
+fn any_seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_nanos() as u64)
+    u64::from(std::process::id()) ^ now.map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// Where a run's files go.
+fn run_dir(keep: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
+    let dir = match keep {
+        Some(dir) => dir.clone(),
+        None => std::env::temp_dir().join(format!("twinlane-checker-{}", std::process::id())),
+    };
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    Ok(dir.canonicalize()?)
+}
+
+/// A share of a thousand, from `5%`, `0.5 %` or `0.05`.
+fn permille(text: &str) -> Result<u32, String> {
+    let (number, unit) = match text.trim().strip_suffix('%') {
+        Some(number) => (number.trim_end(), 10.0),
+        None => (text.trim(), 1_000.0),
+    };
+    let share = number.parse::<f64>().map(|number| number * unit).ok();
+    let share = share.filter(|share| (0.0..=1_000.0).contains(share));
+    let share = share.ok_or_else(|| format!("`{text}` is no share: write `5%` or `0.05`"))?;
+    Ok(share.round() as u32)
 }
 
 /// Beside this program.
 fn default_server() -> PathBuf {
     let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join("twinlane")));
     beside.unwrap_or_else(|| PathBuf::from("target/release/twinlane"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_written_with_or_without_percent() {
+        for (text, share) in [("5%", 50), ("0.5 %", 5), ("0.05", 50), ("100%", 1_000), ("0", 0)] {
+            assert_eq!(permille(text), Ok(share), "{text}");
+        }
+        for text in ["101%", "-1%", "five", "", "nan"] {
+            assert!(permille(text).is_err(), "{text}");
+        }
+    }
 }

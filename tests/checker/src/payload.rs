@@ -5,7 +5,7 @@
 //! the first word as the message's key. The length itself is a function of the identity, so a cut one shows. This
 //! guards against mistakes, not against an adversary.
 
-/// Longer payloads there are none.
+/// Longer payloads there are none, unless asked for.
 pub const PAYLOAD_BYTES_MAX: usize = 4 << 10;
 /// Payloads of at least this many bytes name their message themselves.
 const STAMP_BYTES: usize = 16;
@@ -39,13 +39,21 @@ impl Identity {
 #[derive(Clone, Copy, Debug)]
 pub struct Payloads {
     place: u64,
+    bytes_max: usize,
 }
 
 impl Payloads {
     /// Of the run with this seed, on this topic.
     #[must_use]
     pub fn new(seed: u64, topic: u16) -> Self {
-        Self { place: u64::from(topic) << SEQ_BITS | mix(seed) >> (64 - SEQ_BITS) }
+        let place = u64::from(topic) << SEQ_BITS | mix(seed) >> (64 - SEQ_BITS);
+        Self { place, bytes_max: PAYLOAD_BYTES_MAX }
+    }
+
+    /// The same with payloads of at most `bytes_max` bytes, if these are enough for a message to name itself.
+    #[must_use]
+    pub fn of_at_most(self, bytes_max: usize) -> Self {
+        Self { bytes_max: bytes_max.max(STAMP_BYTES), ..self }
     }
 
     /// Whether this message is one of those that are too short to name themselves.
@@ -110,12 +118,13 @@ impl Payloads {
     fn bytes(&self, identity: Identity, keyed: bool) -> usize {
         let random = mix(identity.word().wrapping_mul(STEP) ^ self.place);
         let (kind, size) = (random % 100, (random >> 16) as usize);
-        match (keyed, kind) {
+        let bytes = match (keyed, kind) {
             (true, _) => size % STAMP_BYTES,
             (_, 0..90) => STAMP_BYTES + size % 200,
             (_, 90..99) => STAMP_BYTES + size % 1_000,
-            _ => STAMP_BYTES + size % (PAYLOAD_BYTES_MAX - STAMP_BYTES + 1),
-        }
+            _ => STAMP_BYTES + size % (self.bytes_max - STAMP_BYTES + 1),
+        };
+        bytes.min(self.bytes_max)
     }
 
     fn filler(&self, identity: Identity, bytes: usize) -> u64 {
@@ -155,6 +164,21 @@ mod tests {
             }
         }
         assert!(lengths.contains(&0) && *lengths.last().unwrap_or(&0) > PAYLOAD_BYTES_MAX - 50);
+    }
+
+    #[test]
+    fn no_payload_is_longer_than_asked_for() {
+        for bytes_max in [0, 16, 100, 1_024, 65_536] {
+            let payloads = Payloads::new(7, 3).of_at_most(bytes_max);
+            let longest = (1..20_000).map(|seq| {
+                let identity = Identity { publisher: 1, seq };
+                let payload = written(payloads, identity, false);
+                assert_eq!(payloads.read(&payload, None), Ok(identity));
+                payload.len()
+            });
+            let (longest, bytes_max) = (longest.max().unwrap_or(0), bytes_max.max(STAMP_BYTES));
+            assert!(longest <= bytes_max && longest > bytes_max * 9 / 10, "{longest} of {bytes_max}");
+        }
     }
 
     #[test]

@@ -281,6 +281,12 @@ impl Server {
         self.child.wait().await
     }
 
+    /// The number of its process; `None`: it is gone.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.pid().map(|pid| pid.as_raw_nonzero().get() as u32)
+    }
+
     /// The process itself, below whatever traces it.
     fn pid(&self) -> Option<Pid> {
         let id = self.child.id()?;

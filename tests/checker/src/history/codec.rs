@@ -1,6 +1,7 @@
 //! Events as bytes: a tag and LEB128 numbers; texts and lists begin with their length.
 
 use super::event::{Action, Event, FaultKind, Plan, Settlement};
+use super::fast_codec::{read_fast, write_fast};
 use crate::payload::Identity;
 
 /// A kept history cannot be read. It was cut, or it is another program's file.
@@ -106,6 +107,10 @@ pub fn write_event(event: &Event, out: &mut Vec<u8>) {
         }
         Event::End { at_us } => numbers(out, 22, &[*at_us]),
         Event::Left { at_us, topic, member } => numbers(out, 23, &[*at_us, w(*topic), w(*member)]),
+        Event::Fast(event) => {
+            out.push(25);
+            write_fast(event, out);
+        }
     }
 }
 
@@ -223,6 +228,7 @@ pub fn read_event(bytes: &mut &[u8]) -> Result<Event, DecodeError> {
             member: narrow("member", from)?,
         },
         24 => Event::NotStarted { at_us: number(from)?, what: text(from)? },
+        25 => Event::Fast(read_fast(from)?),
         other => return Err(DecodeError::Bad { what: "event", value: other.into() }),
     })
 }
@@ -267,11 +273,11 @@ fn queue_event(tag: u8, from: &mut &[u8]) -> Result<Event, DecodeError> {
 }
 
 /// A number of any width.
-fn w(number: impl Into<u64>) -> u64 {
+pub(super) fn w(number: impl Into<u64>) -> u64 {
     number.into()
 }
 
-fn put(mut number: u64, out: &mut Vec<u8>) {
+pub(super) fn put(mut number: u64, out: &mut Vec<u8>) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -279,12 +285,12 @@ fn put(mut number: u64, out: &mut Vec<u8>) {
     out.push(number as u8);
 }
 
-fn put_text(text: &str, out: &mut Vec<u8>) {
+pub(super) fn put_text(text: &str, out: &mut Vec<u8>) {
     put(text.len() as u64, out);
     out.extend_from_slice(text.as_bytes());
 }
 
-fn number(from: &mut &[u8]) -> Result<u64, DecodeError> {
+pub(super) fn number(from: &mut &[u8]) -> Result<u64, DecodeError> {
     let mut number = 0;
     for shift in (0..64).step_by(7) {
         let byte = *from.split_off_first().ok_or(DecodeError::Cut)?;
@@ -296,12 +302,12 @@ fn number(from: &mut &[u8]) -> Result<u64, DecodeError> {
     Err(DecodeError::Bad { what: "a number", value: number })
 }
 
-fn narrow<T: TryFrom<u64>>(what: &'static str, from: &mut &[u8]) -> Result<T, DecodeError> {
+pub(super) fn narrow<T: TryFrom<u64>>(what: &'static str, from: &mut &[u8]) -> Result<T, DecodeError> {
     let value = number(from)?;
     T::try_from(value).map_err(|_| DecodeError::Bad { what, value })
 }
 
-fn text(from: &mut &[u8]) -> Result<String, DecodeError> {
+pub(super) fn text(from: &mut &[u8]) -> Result<String, DecodeError> {
     let bytes = narrow("a length", from)?;
     let text = from.split_off(..bytes).ok_or(DecodeError::Cut)?;
     Ok(String::from_utf8_lossy(text).into_owned())
@@ -366,6 +372,7 @@ mod tests {
             events.push(Event::Fault { at_us, kind, what: what.clone() });
             events.push(Event::Healed { at_us, kind, effective: true, lost_bytes: 512 });
         }
+        events.extend(crate::history::fast_codec::one_of_each().into_iter().map(Event::Fast));
         events
     }
 

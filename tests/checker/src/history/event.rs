@@ -3,6 +3,7 @@
 //! `at_us` is when the recording task saw it: before an invocation is made, after an outcome or delivery came.
 //! That way an interval in the history contains the interval in which it really happened.
 
+use super::fast::FastEvent;
 use crate::payload::Identity;
 
 /// What a verdict needs besides the events.
@@ -188,4 +189,6 @@ pub enum Event {
     DeadLetter { at_us: u64, topic: u16, offset: u64, message: Identity, attempts: u32 },
     /// The workload ended: nobody publishes any more and all that was possible was read.
     End { at_us: u64 },
+    /// Of a run with fast topics, which has no other events.
+    Fast(FastEvent),
 }

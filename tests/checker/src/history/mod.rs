@@ -5,8 +5,11 @@
 
 mod codec;
 mod event;
+mod fast;
+mod fast_codec;
 mod recorder;
 
 pub use codec::{DecodeError, read_event, write_event};
 pub use event::{Action, Event, FaultKind, Plan, Settlement};
+pub use fast::{Arrived, FastEvent, FastMode, FastPlan, FastStats, LinkCounts};
 pub use recorder::{Clock, History, HistoryReader, Recorder};

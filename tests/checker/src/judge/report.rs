@@ -31,11 +31,16 @@ pub enum Invariant {
     Qc,
     Qd,
     Qe,
+    F2,
+    Fa,
+    Fb,
+    Fc,
+    Fd,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::I1,
         Self::I2,
         Self::I3,
@@ -53,6 +58,11 @@ impl Invariant {
         Self::Qc,
         Self::Qd,
         Self::Qe,
+        Self::F2,
+        Self::Fa,
+        Self::Fb,
+        Self::Fc,
+        Self::Fd,
     ];
 
     /// Its name.
@@ -76,6 +86,11 @@ impl Invariant {
             Self::Qc => "Q-c",
             Self::Qd => "Q-d",
             Self::Qe => "Q-e",
+            Self::F2 => "F2",
+            Self::Fa => "F-a",
+            Self::Fb => "F-b",
+            Self::Fc => "F-c",
+            Self::Fd => "F-d",
         }
     }
 
@@ -100,6 +115,13 @@ impl Invariant {
             Self::Qc => "one member at a time has the lease of a job",
             Self::Qd => "a job given back is handed over again within a second",
             Self::Qe => "a job that fails too often is one dead letter",
+            Self::F2 => "what is delivered was published, bit by bit as it was sent",
+            Self::Fa => "no message twice, and none before an older one where the mode promises an order",
+            Self::Fb => {
+                "every message that was not delivered is counted, and reported where the mode says so"
+            }
+            Self::Fc => "no message is handed over after its deadline",
+            Self::Fd => "a key that rests shows its last value within a second",
         }
     }
 }
@@ -143,10 +165,37 @@ impl Violations {
         self.0.keys().copied()
     }
 
+    /// Whether nothing was broken.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// For programs.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let broken = self.0.iter().map(|(invariant, broken)| {
+            let what = json!({ "times": broken.times, "witnesses": broken.witnesses, "notes": broken.notes });
+            (invariant.name().to_owned(), what)
+        });
+        serde_json::Value::Object(broken.collect())
+    }
+
     /// How often it was broken.
     #[must_use]
     pub fn times(&self, invariant: Invariant) -> u64 {
         self.0.get(&invariant).map_or(0, |broken| broken.times)
+    }
+}
+
+impl fmt::Display for Violations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (invariant, broken) in &self.0 {
+            writeln!(f, "{invariant} broken {} times: {}", broken.times, invariant.promise())?;
+            broken.notes.iter().try_for_each(|note| writeln!(f, "    {note}"))?;
+            broken.witnesses.iter().try_for_each(|witness| writeln!(f, "  - {witness}"))?;
+        }
+        Ok(())
     }
 }
 
@@ -159,6 +208,17 @@ pub enum Verdict {
     Invalid,
     /// Too little happened, or not everything could be read.
     Unknown,
+}
+
+impl Verdict {
+    /// A broken promise counts whatever else there is to say.
+    pub(super) fn of(violations: &Violations, doubts: &[String]) -> Self {
+        match (violations.is_empty(), doubts.is_empty()) {
+            (false, _) => Self::Invalid,
+            (true, false) => Self::Unknown,
+            (true, true) => Self::Valid,
+        }
+    }
 }
 
 impl fmt::Display for Verdict {
@@ -222,11 +282,7 @@ impl Report {
         if faults < plan.faults_min {
             doubts.push(format!("{faults} faults took effect, {} are needed", plan.faults_min));
         }
-        let verdict = match (violations.0.is_empty(), doubts.is_empty()) {
-            (false, _) => Verdict::Invalid,
-            (true, false) => Verdict::Unknown,
-            (true, true) => Verdict::Valid,
-        };
+        let verdict = Verdict::of(&violations, &doubts);
         Self { verdict, violations, doubts, seed: plan.seed, counts }
     }
 
@@ -245,21 +301,11 @@ impl Report {
     /// For programs.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
-        let broken: serde_json::Map<_, _> = self
-            .violations
-            .0
-            .iter()
-            .map(|(invariant, broken)| {
-                let what =
-                    json!({ "times": broken.times, "witnesses": broken.witnesses, "notes": broken.notes });
-                (invariant.name().to_owned(), what)
-            })
-            .collect();
         let counts = &self.counts;
         json!({
             "verdict": self.verdict.to_string(),
             "seed": self.seed,
-            "broken": broken,
+            "broken": self.violations.to_json(),
             "doubts": self.doubts,
             "events": counts.events,
             "acked": counts.acked,
@@ -277,11 +323,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (invariant, broken) in &self.violations.0 {
-            writeln!(f, "{invariant} broken {} times: {}", broken.times, invariant.promise())?;
-            broken.notes.iter().try_for_each(|note| writeln!(f, "    {note}"))?;
-            broken.witnesses.iter().try_for_each(|witness| writeln!(f, "  - {witness}"))?;
-        }
+        write!(f, "{}", self.violations)?;
         self.doubts.iter().try_for_each(|doubt| writeln!(f, "doubt: {doubt}"))?;
         let counts = &self.counts;
         let faults: Vec<_> = counts.faults.iter().map(|(kind, times)| format!("{times} {kind}")).collect();

@@ -3,6 +3,7 @@
 //! Every fault is in the history from before its first effect until everything works again.
 
 mod network;
+mod relay;
 mod small_disk;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use crate::server::{Refused, Server};
 use crate::shim::{Control, Shim};
 
 pub use network::{Cut, Namespace};
+pub use relay::{Link, LinkFaults, Links};
 pub use small_disk::SmallDisk;
 
 /// How long it may take until a full disk is felt.

@@ -1,6 +1,7 @@
 //! The judge against histories made by hand: a good one is valid, and each bad one breaks the invariant it should.
 #![allow(clippy::unwrap_used, reason = "in a test a failed step is a failed test")]
 
+mod fast;
 mod histories;
 mod queues;
 
