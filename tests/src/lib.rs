@@ -6,5 +6,5 @@
 mod relay;
 mod seeded;
 
-pub use relay::{Relay, RelayError, UdpFaults};
+pub use relay::{Relay, RelayError, UdpBlock, UdpFaults};
 pub use seeded::Seeded;

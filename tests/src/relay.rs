@@ -1,4 +1,5 @@
-//! A relay between client and server on one port: TCP that can be cut or held, UDP that loses, repeats and reorders.
+//! A relay between client and server on one port: TCP that can be cut or held, UDP that loses, repeats, reorders, is
+//! blocked one way or both, and changes its address.
 //!
 //! It forwards bytes and datagrams and looks into none of them.
 
@@ -11,9 +12,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::Seeded;
 
@@ -22,6 +24,11 @@ const PORT_ATTEMPTS: usize = 32;
 /// The longest a delayed datagram is late.
 const DELAY_MAX_MS: u64 = 10;
 const BUFFER_BYTES: usize = 16 << 10;
+/// What a slow relay holds itself, in the system and beside it: as little as can be, so that what waits, waits at the
+/// sender.
+const SLOW_BUFFER_BYTES: u32 = 4 << 10;
+/// Pending connections.
+const BACKLOG: u32 = 128;
 const DATAGRAM_BYTES_MAX: usize = 64 << 10;
 
 /// The relay could not be set up.
@@ -58,6 +65,39 @@ impl UdpFaults {
     pub const BLACKHOLE: Self = Self { lose_permille: 1_000, repeat_permille: 0, delay_permille: 0 };
 }
 
+/// Which datagrams do not get through, beside those that [`UdpFaults`] loses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UdpBlock {
+    /// All from clients to the server.
+    pub to_server: bool,
+    /// All from the server to clients.
+    pub to_clients: bool,
+    /// Both ways, those with a larger payload; 0: of any size.
+    pub larger_than_bytes: usize,
+}
+
+impl UdpBlock {
+    /// Everything gets through.
+    pub const NOTHING: Self = Self { to_server: false, to_clients: false, larger_than_bytes: 0 };
+    /// Nothing gets through.
+    pub const BOTH_WAYS: Self = Self { to_server: true, to_clients: true, larger_than_bytes: 0 };
+    /// Only the server is heard.
+    pub const TO_SERVER: Self = Self { to_server: true, to_clients: false, larger_than_bytes: 0 };
+    /// Only clients are heard.
+    pub const TO_CLIENTS: Self = Self { to_server: false, to_clients: true, larger_than_bytes: 0 };
+
+    /// Only datagrams of up to `bytes` get through.
+    #[must_use]
+    pub const fn larger_than(bytes: usize) -> Self {
+        Self { to_server: false, to_clients: false, larger_than_bytes: bytes }
+    }
+
+    fn stops(&self, to_server: bool, bytes: usize) -> bool {
+        (if to_server { self.to_server } else { self.to_clients })
+            || (0 < self.larger_than_bytes && self.larger_than_bytes < bytes)
+    }
+}
+
 /// A relay to one server. Dropping it cuts everything.
 #[derive(Debug)]
 pub struct Relay {
@@ -71,10 +111,15 @@ struct Shared {
     server: SocketAddr,
     random: Mutex<Seeded>,
     faults: Mutex<UdpFaults>,
+    block: Mutex<UdpBlock>,
+    /// Counts changes of the addresses that the server sees.
+    moves: AtomicU64,
     /// Counts cuts; a connection ends when it changes.
     cuts: watch::Sender<u64>,
     /// Bytes that come back from the server wait while this is set.
     held: watch::Sender<bool>,
+    /// Bytes a second that TCP carries each way; 0: as many as come.
+    tcp_bytes_per_second: u64,
     /// A connection is cut after about this many bytes; 0: never.
     cut_after_bytes: AtomicU64,
     refusing: AtomicBool,
@@ -90,14 +135,38 @@ impl Relay {
     ///
     /// No port is free for both.
     pub async fn start(server: SocketAddr, seed: u64) -> Result<Self, RelayError> {
-        let (tcp, udp) = bind_both().await?;
+        Self::start_with(server, seed, 0).await
+    }
+
+    /// As [`Self::start`]; each TCP connection carries only so much each way.
+    ///
+    /// # Errors
+    ///
+    /// No port is free for both.
+    pub async fn start_slow(
+        server: SocketAddr,
+        seed: u64,
+        tcp_bytes_per_second: u64,
+    ) -> Result<Self, RelayError> {
+        Self::start_with(server, seed, tcp_bytes_per_second).await
+    }
+
+    async fn start_with(
+        server: SocketAddr,
+        seed: u64,
+        tcp_bytes_per_second: u64,
+    ) -> Result<Self, RelayError> {
+        let (tcp, udp) = bind_both(tcp_bytes_per_second > 0).await?;
         let addr = tcp.local_addr()?;
         let shared = Arc::new(Shared {
             server,
             random: Mutex::new(Seeded::new(seed)),
             faults: Mutex::default(),
+            block: Mutex::default(),
+            moves: AtomicU64::new(0),
             cuts: watch::Sender::new(0),
             held: watch::Sender::new(false),
+            tcp_bytes_per_second,
             cut_after_bytes: AtomicU64::new(0),
             refusing: AtomicBool::new(false),
             connections: AtomicU64::new(0),
@@ -142,6 +211,16 @@ impl Relay {
         *locked(&self.shared.faults) = faults;
     }
 
+    /// Which datagrams do not get through from now on.
+    pub fn block(&self, block: UdpBlock) {
+        *locked(&self.shared.block) = block;
+    }
+
+    /// From the next datagram on, every client has another UDP address for the server, as behind a NAT that forgot it.
+    pub fn move_clients(&self) {
+        self.shared.moves.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// TCP connections so far.
     #[must_use]
     pub fn connections(&self) -> u64 {
@@ -168,16 +247,28 @@ impl Drop for Relay {
     }
 }
 
-async fn bind_both() -> io::Result<(TcpListener, UdpSocket)> {
+async fn bind_both(slow: bool) -> io::Result<(TcpListener, UdpSocket)> {
     let mut last = io::ErrorKind::AddrInUse.into();
     for _ in 0..PORT_ATTEMPTS {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let tcp = socket(slow)?;
+        tcp.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let tcp = tcp.listen(BACKLOG)?;
         match UdpSocket::bind(tcp.local_addr()?).await {
             Ok(udp) => return Ok((tcp, udp)),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// A TCP socket, which lets a sender run ahead only a little where the relay is slow.
+fn socket(slow: bool) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    if slow {
+        socket.set_recv_buffer_size(SLOW_BUFFER_BYTES)?;
+        socket.set_send_buffer_size(SLOW_BUFFER_BYTES)?;
+    }
+    Ok(socket)
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -193,7 +284,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 /// One TCP connection until either side ends it or it is cut.
 async fn carry(client: TcpStream, shared: Arc<Shared>, mut cuts: watch::Receiver<u64>) {
-    let Ok(server) = TcpStream::connect(shared.server).await else { return };
+    let rate = shared.tcp_bytes_per_second;
+    let Ok(socket) = socket(rate > 0) else { return };
+    let Ok(server) = socket.connect(shared.server).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let budget = Arc::new(AtomicU64::new(shared.budget()));
     let (from_client, to_client) = client.into_split();
@@ -201,8 +294,8 @@ async fn carry(client: TcpStream, shared: Arc<Shared>, mut cuts: watch::Receiver
     let mut never_held = watch::Sender::new(false).subscribe();
     let mut held = shared.held.subscribe();
     tokio::select! {
-        () = copy(from_client, to_server, &budget, &mut never_held) => {}
-        () = copy(from_server, to_client, &budget, &mut held) => {}
+        () = copy(from_client, to_server, &budget, &mut never_held, rate) => {}
+        () = copy(from_server, to_client, &budget, &mut held, rate) => {}
         _ = cuts.changed() => {}
     }
 }
@@ -213,10 +306,16 @@ async fn copy(
     mut to: OwnedWriteHalf,
     budget: &AtomicU64,
     held: &mut watch::Receiver<bool>,
+    bytes_per_second: u64,
 ) {
-    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut buffer = vec![0; if bytes_per_second > 0 { SLOW_BUFFER_BYTES as usize } else { BUFFER_BYTES }];
+    let mut free_at = Instant::now();
     loop {
         let Ok(bytes @ 1..) = from.read(&mut buffer).await else { return };
+        if let Some(nanoseconds) = (bytes as u64 * 1_000_000_000).checked_div(bytes_per_second) {
+            free_at = free_at.max(Instant::now()) + Duration::from_nanos(nanoseconds);
+            tokio::time::sleep_until(free_at).await;
+        }
         if *held.borrow() {
             let _ = held.wait_for(|held| !held).await;
         }
@@ -232,9 +331,14 @@ async fn copy(
 
 async fn carry_datagrams(clients: Arc<UdpSocket>, shared: Arc<Shared>) {
     let mut upstreams: HashMap<SocketAddr, (Arc<UdpSocket>, JoinHandle<()>)> = HashMap::new();
+    let mut moves = 0;
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         let Ok((bytes, client)) = clients.recv_from(&mut buffer).await else { continue };
+        let moves_now = shared.moves.load(Ordering::Acquire);
+        if std::mem::replace(&mut moves, moves_now) != moves_now {
+            upstreams.drain().for_each(|(_, (_, back))| back.abort());
+        }
         let upstream = match upstreams.get(&client) {
             Some((upstream, _)) => Arc::clone(upstream),
             None => {
@@ -250,7 +354,7 @@ async fn carry_datagrams(clients: Arc<UdpSocket>, shared: Arc<Shared>) {
                 upstream
             }
         };
-        pass(&shared, &upstream, &buffer[..bytes], shared.server).await;
+        pass(&shared, &upstream, &buffer[..bytes], shared.server, true).await;
     }
 }
 
@@ -263,13 +367,23 @@ async fn carry_back(
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         let Ok((bytes, _)) = upstream.recv_from(&mut buffer).await else { continue };
-        pass(&shared, &clients, &buffer[..bytes], client).await;
+        pass(&shared, &clients, &buffer[..bytes], client, false).await;
     }
 }
 
 /// One datagram, with whatever happens to it.
-async fn pass(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, datagram: &[u8], to: SocketAddr) {
+async fn pass(
+    shared: &Arc<Shared>,
+    socket: &Arc<UdpSocket>,
+    datagram: &[u8],
+    to: SocketAddr,
+    to_server: bool,
+) {
     shared.datagrams.fetch_add(1, Ordering::AcqRel);
+    if locked(&shared.block).stops(to_server, datagram.len()) {
+        shared.lost.fetch_add(1, Ordering::AcqRel);
+        return;
+    }
     let faults = *locked(&shared.faults);
     let (lose, repeat, delay) = {
         let mut random = locked(&shared.random);

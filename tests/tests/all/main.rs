@@ -7,10 +7,14 @@
 mod bad_input;
 mod cli;
 mod cli_durable;
+mod cli_fast;
 mod cli_queue;
 mod durable;
+mod fallback;
 mod fast;
+mod fresh;
 mod heavy;
+mod large;
 mod queue;
 mod queue_faults;
 mod raw;

@@ -70,7 +70,7 @@ impl Raw {
                 let consumed = item.consumed();
                 let control = match item {
                     Item::Control(frame) => Some(Control::decode(frame).unwrap()),
-                    Item::Frames { .. } => None,
+                    Item::Frames { .. } | Item::Fragment(_) => None,
                 };
                 self.received.drain(..consumed);
                 if control.is_some() {

@@ -1,0 +1,193 @@
+//! What fast topics do with messages that are late: deadlines (F5), newest values (F3b, F3c), honest counts (F4).
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use twinlane::{
+    Delivery, Message, MessageOptions, Mode, Session, Start, SubscribeOptions, Subscription,
+    SubscriptionStats, TopicSpec,
+};
+use twinlane_tests::{Relay, UdpFaults};
+
+use crate::world::{Carrier, DEADLINE, World, accounted, next_delivery, until, within};
+
+fn latest() -> TopicSpec {
+    TopicSpec::fast().with_mode(Mode::Latest)
+}
+
+/// A value that says which key it is of and how often that was set.
+fn value(key: u64, version: u64) -> Vec<u8> {
+    [key.to_le_bytes(), version.to_le_bytes()].concat()
+}
+
+fn parsed(payload: &[u8]) -> (u64, u64) {
+    let (key, version) = payload.split_at(8);
+    (u64::from_le_bytes(key.try_into().unwrap()), u64::from_le_bytes(version.try_into().unwrap()))
+}
+
+/// The next message; holes before it are counted elsewhere.
+async fn next_past_gaps(subscription: &mut Subscription) -> Message {
+    loop {
+        match next_delivery(subscription).await {
+            Delivery::Message(message) => return message,
+            Delivery::Gap(_) => {}
+            other => panic!("expected a message, got {other:?}"),
+        }
+    }
+}
+
+// F5, where the subscriber is what is slow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_waited_beyond_its_deadline_is_never_handed_over() {
+    for carrier in Carrier::ALL {
+        let world = World::new().await;
+        let spec = TopicSpec::fast().with_deadline(Duration::from_millis(80));
+        world.engine.declare("prices", spec).unwrap();
+        let session = world.session(carrier).await;
+        let mut subscription = session.subscribe("prices").await.unwrap();
+        let mut publisher = session.publisher("prices").await.unwrap();
+        publisher.publish(b"in time").await.unwrap();
+        assert_eq!(next_past_gaps(&mut subscription).await.payload(), b"in time", "{carrier:?}");
+        for _ in 0..10 {
+            publisher.publish(b"too late").await.unwrap();
+        }
+        publisher.flush().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let longer = MessageOptions::default().with_deadline(Duration::from_secs(60));
+        publisher.publish_with(b"has time", longer).await.unwrap();
+        assert_eq!(next_past_gaps(&mut subscription).await.payload(), b"has time", "{carrier:?}");
+        let stats = subscription.stats();
+        assert_eq!(
+            (stats.delivered, stats.expired, accounted(&stats)),
+            (2, 10, 12),
+            "{carrier:?}: {stats:?}"
+        );
+    }
+}
+
+// F5, where the server is what the messages wait in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_expire_at_the_server_are_not_sent_and_are_told_apart_from_lost_ones() {
+    for carrier in Carrier::ALL {
+        let world = World::new().await;
+        let spec = TopicSpec::fast().with_deadline(Duration::from_millis(50));
+        world.engine.declare("prices", spec).unwrap();
+        let mut publisher = Session::local(&world.engine).publisher("prices").await.unwrap();
+        for _ in 0..5 {
+            publisher.publish(b"history").await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut options = SubscribeOptions::default();
+        options.start = Start::All;
+        let session = world.session(carrier).await;
+        let mut subscription = session.subscribe_with("prices", options).await.unwrap();
+        publisher.publish(b"news").await.unwrap();
+        assert_eq!(next_past_gaps(&mut subscription).await.payload(), b"news", "{carrier:?}");
+        publisher.close().await.unwrap();
+        assert_eq!(subscription.stats().delivered, 1, "{carrier:?}");
+    }
+}
+
+// F3b, F4.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_slowly_gets_the_newest_value_of_each_key_and_the_others_are_counted_as_replaced() {
+    for carrier in Carrier::ALL {
+        let world = World::new().await;
+        world.engine.declare("cells", latest()).unwrap();
+        let session = world.session(carrier).await;
+        let mut subscription = session.subscribe("cells").await.unwrap();
+        let mut publisher = session.publisher("cells").await.unwrap();
+        let (keys, versions) = (50, 40);
+        for version in 1..=versions {
+            for key in 0..keys {
+                let options = MessageOptions::default().with_key(key);
+                publisher.publish_with(&value(key, version), options).await.unwrap();
+            }
+        }
+        within("a close", publisher.close()).await.unwrap();
+        let mut newest = HashMap::new();
+        let settled = |newest: &HashMap<u64, u64>, stats: &SubscriptionStats| {
+            newest.len() as u64 == keys
+                && newest.values().all(|version| *version == versions)
+                && accounted(stats) == keys * versions
+                // Why they are missing may be told later than that they are.
+                && stats.lost == 0
+        };
+        let reading = async {
+            while !settled(&newest, &subscription.stats()) {
+                let next = tokio::time::timeout(Duration::from_millis(100), subscription.next()).await;
+                let Ok(Some(delivery)) = next else { continue };
+                let Delivery::Message(message) = delivery else { panic!("{carrier:?}: {delivery:?}") };
+                let (key, version) = parsed(message.payload());
+                let earlier = newest.insert(key, version).unwrap_or(0);
+                assert!(earlier < version, "{carrier:?}: key {key} went from {earlier} to {version}");
+            }
+        };
+        let outcome = tokio::time::timeout(DEADLINE, reading).await;
+        let stats = subscription.stats();
+        assert!(outcome.is_ok(), "{carrier:?}: stuck with {} keys, {stats:?}", newest.len());
+    }
+}
+
+// F3c: at 30 % loss, and also where the QUIC connection dies right after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_stops_changing_shows_its_final_value_within_a_second_on_a_path_that_loses_a_third() {
+    let world = World::new().await;
+    world.engine.declare("cells", latest()).unwrap();
+    let seed = 11;
+    let relay = Relay::start(world.addr(), seed).await.unwrap();
+    let session = world.session_via(Carrier::Both, &relay).await;
+    until("QUIC", || session.status().fast_over == "quic").await;
+    let mut subscription = session.subscribe("cells").await.unwrap();
+    let mut publisher = session.publisher("cells").await.unwrap();
+    relay.disturb(UdpFaults { lose_permille: 300, repeat_permille: 0, delay_permille: 0 });
+    let (keys, versions) = (100, 20);
+    for version in 1..=versions {
+        for key in 0..keys {
+            let options = MessageOptions::default().with_key(key);
+            publisher.publish_with(&value(key, version), options).await.unwrap();
+        }
+        publisher.flush().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let stopped = Instant::now();
+    let mut newest = HashMap::new();
+    while newest.len() < keys as usize || newest.values().any(|version| *version < versions) {
+        let next = tokio::time::timeout(DEADLINE, subscription.next()).await;
+        let Ok(Some(Delivery::Message(message))) = next else {
+            panic!("seed {seed}: stuck at {newest:?}, {:?}", subscription.stats())
+        };
+        let (key, version) = parsed(message.payload());
+        let earlier = newest.insert(key, version).unwrap_or(0);
+        assert!(earlier < version, "seed {seed}: key {key} went from {earlier} to {version}");
+    }
+    // Each of the two hops has a second.
+    assert!(stopped.elapsed() < Duration::from_secs(2), "seed {seed}: settled after {:?}", stopped.elapsed());
+    assert!(relay.lost() > 20, "seed {seed}: no fault took effect");
+}
+
+// F3b for who comes late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_the_last_values_gets_one_of_each_key() {
+    for carrier in Carrier::ALL {
+        let world = World::new().await;
+        world.engine.declare("cells", latest()).unwrap();
+        let mut publisher = Session::local(&world.engine).publisher("cells").await.unwrap();
+        for version in 1..=10 {
+            for key in 0..5 {
+                let options = MessageOptions::default().with_key(key);
+                publisher.publish_with(&value(key, version), options).await.unwrap();
+            }
+        }
+        let mut options = SubscribeOptions::default();
+        options.start = Start::Last;
+        let mut subscription = world.session(carrier).await.subscribe_with("cells", options).await.unwrap();
+        let mut values = Vec::new();
+        for _ in 0..5 {
+            values.push(parsed(next_past_gaps(&mut subscription).await.payload()));
+        }
+        values.sort_unstable();
+        assert_eq!(values, (0..5).map(|key| (key, 10)).collect::<Vec<_>>(), "{carrier:?}");
+    }
+}
