@@ -84,6 +84,8 @@ impl RunArgs {
             dir: self.dir.clone(),
             fill_bytes: (workload == Workload::Replay).then(|| self.fill.unwrap_or(FILL_BYTES)),
             pin: self.pin,
+            link: self.link,
+            link_seed: self.link_seed,
         };
         self.check_workload()?;
         self.check_addresses(transport)?;
@@ -139,6 +141,7 @@ impl RunArgs {
         only(self.window.is_some(), "--window", &[Durable])?;
         only(self.dir.is_some(), "--dir", &[Durable, Replay])?;
         only(self.fill.is_some(), "--fill", &[Replay])?;
+        only(self.link.is_some(), "--link", &[Throughput, Latency, Roundtrip, Fanout, Mixed])?;
         ensure!(
             !matches!(workload, Durable | Replay) || self.server.is_none(),
             "{workload} starts its server again: leave out --server"
@@ -158,6 +161,14 @@ impl RunArgs {
             !self.plain || transport == TransportKind::Tcp,
             "--plain needs --transport tcp: QUIC is always encrypted"
         );
+        if self.link.is_some() {
+            ensure!(
+                self.server.is_none(),
+                "--link lies between the run's own server and its clients: leave out --server"
+            );
+            ensure!(transport != TransportKind::Local, "--transport local has no link: leave out --link");
+            ensure!(!self.plain, "--plain is for loopback only: leave out --link");
+        }
         let Some(server) = &self.server else { return Ok(()) };
         ensure!(transport != TransportKind::Local, "--transport local has no server: leave out --server");
         ensure!(
@@ -345,6 +356,10 @@ mod tests {
             ("mixed --channel fast", "--channel is for"),
             ("connections --transport local", "tcp or quic"),
             ("latency --pin 99999", "--pin 99999"),
+            ("latency --link rtt=20ms --server h:1 --plain", "leave out --server"),
+            ("latency --link rtt=20ms --transport local", "leave out --link"),
+            ("latency --link rtt=20ms --plain", "leave out --link"),
+            ("connections --link rtt=20ms", "--link is for throughput"),
         ] {
             let refusal = refusal(line);
             assert!(refusal.contains(part), "{line}: {refusal}");

@@ -10,10 +10,12 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use twinlane::{Fingerprint, IoPolicy};
+use twinlane_netlab::Link;
 
 pub(crate) use crate::arguments::duration;
 use crate::{
     arguments::{rate, size},
+    duel::{self, DuelArgs},
     output::{self, all::AllArgs, compare::CompareArgs, is_stdout, print, write_file},
     plan::{ChannelKind, TransportKind, Workload},
     report::{self, Report},
@@ -81,6 +83,9 @@ pub enum BenchCommand {
     /// How fast a server that starts again serves what it has on disk
     #[command(after_long_help = HOW_TO_READ)]
     Replay(RunArgs),
+    /// Fast and reliable beside raw TCP and a plain QUIC stream over an emulated link that loses packets (needs root)
+    #[command(after_long_help = duel::HOW_TO_READ)]
+    Duel(DuelArgs),
     /// Compare the reports of two files
     Compare(CompareArgs),
     /// Run every preset and write one HTML report
@@ -163,6 +168,16 @@ pub struct RunArgs {
     /// Run the whole process, server included, on this one core, counted from 0
     #[arg(long, value_name = "CORE")]
     pub pin: Option<usize>,
+    /// Put an emulated link between the run's own server and all clients, as loss=1%,rtt=20ms,rate=10mbit
+    ///
+    /// Both become network namespaces of this machine, so it needs root. Also: jitter=2ms, queue=64KiB, burst=5,
+    /// reorder=5%/10ms, duplicate=1%, mtu=1280; up: or down: before one of them means only to or from the server. A message
+    /// crosses the link twice: up to the server and down to the subscriber.
+    #[arg(long, value_name = "LINK")]
+    pub link: Option<Link>,
+    /// What is random on that link is the same for the same seed
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "link")]
+    pub link_seed: u64,
     /// Runs, one after the other; the table then shows the median and the extremes
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub repeat: u32,
@@ -192,6 +207,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     match &args.command {
         BenchCommand::Compare(args) => output::compare::run(args),
         BenchCommand::All(args) => output::all::run(args).await,
+        BenchCommand::Duel(args) => duel::run(args).await,
         workload => {
             let args = workload.run_args().context("every other command is a workload")?;
             run_workload(&args).await
@@ -211,7 +227,7 @@ impl BenchCommand {
             Self::Mixed(args) => (Workload::Mixed, args),
             Self::Durable(args) => (Workload::Durable, args),
             Self::Replay(args) => (Workload::Replay, args),
-            Self::Compare(_) | Self::All(_) => return None,
+            Self::Compare(_) | Self::All(_) | Self::Duel(_) => return None,
         };
         Some(RunArgs { workload, ..args.clone() })
     }

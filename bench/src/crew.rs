@@ -10,6 +10,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout_at},
 };
+use twinlane_netlab::Side;
 
 /// How long all clients together may take to connect, and all books to settle.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,11 +36,27 @@ impl<T: Send + 'static> Crews<T> {
         name: String,
         clients: impl Future<Output = anyhow::Result<T>> + Send + 'static,
     ) -> anyhow::Result<()> {
+        self.start_on(None, name, clients)
+    }
+
+    /// As [`Self::start`], on one side of an emulated link.
+    pub(crate) fn start_on(
+        &mut self,
+        side: Option<&Side>,
+        name: String,
+        clients: impl Future<Output = anyhow::Result<T>> + Send + 'static,
+    ) -> anyhow::Result<()> {
         let (done, outcome) = oneshot::channel();
         let runtime =
             runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
         let thread = thread::Builder::new().name(name.clone());
+        let side = side.cloned();
         let spawned = thread.spawn(move || {
+            if let Some(Err(error)) = side.map(|side| side.enter()) {
+                // Nobody listens when the run has already failed.
+                let _ = done.send(Err(error.into()));
+                return;
+            }
             // As a task of its own, like an application's: the future that a runtime blocks on is woken differently,
             // and tokio looks for events once more before it sleeps, one `epoll_wait` for every round trip.
             let clients = runtime.spawn(clients);

@@ -11,6 +11,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod duel;
 pub mod ledger;
 pub mod machine;
 pub mod output;
@@ -25,6 +26,7 @@ mod arguments;
 mod connections;
 mod crew;
 mod durable;
+mod link;
 mod publish;
 mod receive;
 mod recorder;

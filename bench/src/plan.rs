@@ -5,6 +5,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use twinlane::TopicSpec;
+use twinlane_netlab::Link;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -100,6 +101,12 @@ pub struct Plan {
     pub fill_bytes: Option<u64>,
     /// The one core that everything runs on, if it is pinned.
     pub pin: Option<usize>,
+    /// The emulated link between the server and all clients, if there is one.
+    #[serde(default, with = "text")]
+    pub link: Option<Link>,
+    /// What is random on that link is the same for the same seed.
+    #[serde(default)]
+    pub link_seed: u64,
 }
 
 /// How the server of the run's own runs: inside this process, for `connections` as a process of its own.
@@ -196,9 +203,10 @@ impl Plan {
         let topics = if self.topics > 1 { format!(", {} topics", self.topics) } else { String::new() };
         let rate = self.rate.map(|rate| format!(", {rate} msg/s")).unwrap_or_default();
         let pin = self.pin.map(|core| format!(", all on core {core}")).unwrap_or_default();
+        let link = self.link.map(|link| format!(", link {link}")).unwrap_or_default();
         let Self { workload, channel, transport, .. } = self;
         format!(
-            "{workload}: {channel} over {transport} ({crypto}), {size}{ends}{topics}{rate}, {server}{pin}"
+            "{workload}: {channel} over {transport} ({crypto}), {size}{ends}{topics}{rate}, {server}{pin}{link}"
         )
     }
 }
@@ -251,6 +259,21 @@ impl fmt::Display for TransportKind {
             Self::Both => "tcp and quic",
             Self::Local => "local",
         })
+    }
+}
+
+/// A link as it is written on the command line.
+mod text {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
+    use twinlane_netlab::Link;
+
+    pub(super) fn serialize<S: Serializer>(link: &Option<Link>, serializer: S) -> Result<S::Ok, S::Error> {
+        link.map(|link| link.to_string()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Link>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
     }
 }
 

@@ -79,7 +79,7 @@ pub(crate) async fn run(
     bar.set_message("measuring");
     // The loop takes its time from when it is connected: it is never home before this, however late this thread runs.
     let until = Instant::now() + plan.warmup + plan.window;
-    crews.start("bench-client".to_owned(), looping)?;
+    crews.start_on(stage.clients(), "bench-client".to_owned(), looping)?;
     crews.watch(until, bar).await?;
     let looped = crews.all("the client to settle its books").await?.pop();
     Ok(results(plan, flow, &looped.context("there is one client")?))

@@ -117,11 +117,13 @@ async fn flows(plan: &Plan, stage: &Stage, bar: &ProgressBar) -> anyhow::Result<
     for thread in 0..plan.subscriber_threads.min(plan.subscribers) {
         let numbers = (thread..plan.subscribers).step_by(plan.subscriber_threads).collect();
         let receiving = receive(plan.clone(), stage.connector(), Arc::clone(&shared), numbers);
-        crews.start(format!("bench-sub-{thread}"), async { receiving.await.map(Outcome::Received) })?;
+        let receiving = async { receiving.await.map(Outcome::Received) };
+        crews.start_on(stage.clients(), format!("bench-sub-{thread}"), receiving)?;
     }
     crews.ready(&mut ready, plan.subscribers).await?;
     let publishing = publish(plan.clone(), stage.connector(), Arc::clone(&shared));
-    crews.start("bench-pub".to_owned(), async { publishing.await.map(Outcome::Published) })?;
+    let publishing = async { publishing.await.map(Outcome::Published) };
+    crews.start_on(stage.clients(), "bench-pub".to_owned(), publishing)?;
     crews.ready(&mut ready, plan.publishers).await?;
 
     let window = watch_window(plan, &shared, &mut crews, bar).await?;

@@ -1,7 +1,7 @@
 //! What a run needs before the first message: a server, a topic, and sessions that use the transport asked for.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     process,
     time::{Duration, SystemTime},
 };
@@ -13,7 +13,15 @@ use twinlane::{
     Session, TopicSpec, Transports, Trust,
 };
 
-use crate::plan::{Flow, Plan, TransportKind};
+use twinlane_netlab::{Lab, Side};
+
+use crate::{
+    link::run_on,
+    plan::{Flow, Plan, TransportKind},
+};
+
+/// Where an embedded server listens that no link leads to.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// How long a session may take until its messages travel as the run asked.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -42,6 +50,8 @@ pub struct Access {
 pub(crate) struct Stage {
     connector: Connector,
     embedded: Option<(Engine, Option<Listening>)>,
+    /// The link between an embedded server, which is on its left side, and the clients.
+    lab: Option<Lab>,
 }
 
 /// Opens the sessions of a run; each one has connections of its own.
@@ -65,17 +75,48 @@ enum Way {
 impl Stage {
     /// Starts an embedded server, or finds the one elsewhere, and declares the run's topics there.
     pub(crate) async fn build(plan: &Plan, access: Access) -> anyhow::Result<Self> {
+        if let Some(link) = plan.link {
+            let lab = Lab::start(link, plan.link_seed).context("there is no emulated link")?;
+            return Self::across(lab, plan, access).await;
+        }
         let (way, embedded) = match &plan.server {
             Some(server) => (Way::Remote(Box::new(remote(server.clone(), plan, access)?)), None),
             None => {
                 let engine = engine(plan, access.io_policy)?;
-                let (way, listening) = serve(&engine, plan, access).await?;
+                let (way, listening) = serve(&engine, plan, access, LOOPBACK).await?;
                 (way, Some((engine, listening)))
             }
         };
         let connector = Connector::new(way, fresh_name(), plan);
         connector.declare().await?;
-        Ok(Self { connector, embedded })
+        Ok(Self { connector, embedded, lab: None })
+    }
+
+    /// Starts an embedded server on the left side of `lab` and declares the run's topics there.
+    pub(crate) async fn across(lab: Lab, plan: &Plan, access: Access) -> anyhow::Result<Self> {
+        let addr = lab.left().addr();
+        let planned = plan.clone();
+        // The engine's threads are where the thread is that starts them.
+        let serving = run_on(lab.left(), "bench-serve", move || async move {
+            let engine = engine(&planned, access.io_policy)?;
+            let (way, listening) = serve(&engine, &planned, access, addr).await?;
+            Ok((way, engine, listening))
+        });
+        let (way, engine, listening) = serving.await?;
+        let connector = Connector::new(way, fresh_name(), plan);
+        let declaring = connector.clone();
+        run_on(lab.right(), "bench-declare", move || async move { declaring.declare().await }).await?;
+        Ok(Self { connector, embedded: Some((engine, listening)), lab: Some(lab) })
+    }
+
+    /// The emulated link, if there is one.
+    pub(crate) fn lab(&self) -> Option<&Lab> {
+        self.lab.as_ref()
+    }
+
+    /// Where clients belong: behind the emulated link, if there is one.
+    pub(crate) fn clients(&self) -> Option<&Side> {
+        self.lab.as_ref().map(Lab::right)
     }
 
     pub(crate) fn connector(&self) -> Connector {
@@ -97,9 +138,10 @@ impl Stage {
                 Err(error) => return Err(error),
             }
         };
-        let (way, listening) = serve(&engine, plan, access).await?;
+        let (way, listening) = serve(&engine, plan, access, LOOPBACK).await?;
         let opened = started.elapsed();
-        Ok((Self { connector: Connector::new(way, base, plan), embedded: Some((engine, listening)) }, opened))
+        let connector = Connector::new(way, base, plan);
+        Ok((Self { connector, embedded: Some((engine, listening)), lab: None }, opened))
     }
 
     /// Ends an embedded server.
@@ -207,26 +249,36 @@ fn engine(plan: &Plan, io_policy: IoPolicy) -> anyhow::Result<Engine> {
     config.data_dir = plan.dir.clone();
     let limits = &mut config.limits;
     limits.connections_max = limits.connections_max.max(2 * (plan.publishers + plan.subscribers) + 16);
+    // Loopback is exempt from these; the clients of a lab have one address too.
+    limits.connections_per_ip_max = limits.connections_max;
+    limits.new_connections_per_ip_per_second = limits.new_connections_per_ip_per_second.max(10_000);
     limits.publishers_per_session_max = limits.publishers_per_session_max.max(plan.topics + 16);
     Engine::new(config).context("cannot start the embedded server")
 }
 
 /// Listens where the run's sessions do not share the process, and how they get there.
-async fn serve(engine: &Engine, plan: &Plan, access: Access) -> anyhow::Result<(Way, Option<Listening>)> {
+async fn serve(
+    engine: &Engine,
+    plan: &Plan,
+    access: Access,
+    addr: IpAddr,
+) -> anyhow::Result<(Way, Option<Listening>)> {
     if plan.transport == TransportKind::Local {
         return Ok((Way::Local(engine.clone()), None));
     }
-    let listening = listen(engine, access.plain).await?;
+    let listening = listen(engine, access.plain, addr).await?;
     let access = Access { fingerprint: listening.fingerprint(), ..access };
     let options = remote(listening.addr().to_string(), plan, access)?;
     Ok((Way::Remote(Box::new(options)), Some(listening)))
 }
 
-async fn listen(engine: &Engine, plain: bool) -> anyhow::Result<Listening> {
-    let mut options = ListenOptions::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+async fn listen(engine: &Engine, plain: bool, addr: IpAddr) -> anyhow::Result<Listening> {
+    let mut options = ListenOptions::new(SocketAddr::from((addr, 0)));
     options.plain = plain;
     options.quic = !plain;
-    engine.listen(options).await.context("the embedded server cannot listen on loopback")
+    // Another address than loopback is one of a lab: nobody is there but the run's own clients.
+    options.allow_insecure_bind = !addr.is_loopback();
+    engine.listen(options).await.with_context(|| format!("the embedded server cannot listen on {addr}"))
 }
 
 fn remote(server: String, plan: &Plan, access: Access) -> anyhow::Result<ConnectOptions> {

@@ -53,6 +53,7 @@ const CONFIGURATION: &[Column] = &[
     ("pin", |report, _| some(report.configuration.pin)),
     ("unacked_max", |report, _| some(report.configuration.unacked_max)),
     ("fill_bytes", |report, _| some(report.configuration.fill_bytes)),
+    ("link", |report, _| some(report.configuration.link)),
 ];
 
 const FIGURES: &[Column] = &[

@@ -18,6 +18,7 @@ use crate::{machine::Machine, report::Report};
 pub mod all;
 pub mod compare;
 pub mod csv;
+pub mod duel;
 pub mod plots;
 
 mod chart;

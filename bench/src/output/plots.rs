@@ -130,7 +130,7 @@ fn course(results: &Results, figure: impl Fn(&Interval) -> Option<f64>) -> Vec<(
     results.timeline.iter().filter_map(point).collect()
 }
 
-fn distribution(latency: &LatencySummary) -> Vec<(f64, f64)> {
+pub(crate) fn distribution(latency: &LatencySummary) -> Vec<(f64, f64)> {
     // The scale has no place for 100 %. Half a message short of it is where the slowest message belongs.
     let slowest = 100.0 * (1.0 - 0.5 / latency.count.max(1) as f64);
     latency.percentiles.iter().map(|point| (point.percent.min(slowest), point.us)).collect()

@@ -107,5 +107,7 @@ fn plan() -> Plan {
         dir: None,
         fill_bytes: None,
         pin: None,
+        link: None,
+        link_seed: 0,
     }
 }
