@@ -37,6 +37,11 @@ impl TopicMeta {
         self.is_fast() && self.spec.mode == Mode::Unordered
     }
 
+    /// A fast topic whose holes are reported where they are.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.is_fast() && self.spec.mode == Mode::Ordered
+    }
+
     pub(crate) fn is_latest(&self) -> bool {
         self.is_fast() && self.spec.mode == Mode::Latest
     }
@@ -168,6 +173,13 @@ impl Message {
 
     pub(crate) fn options(&self) -> Options<'_> {
         self.parsed().options().unwrap_or_default()
+    }
+
+    /// The hole that it leaves, if holes of its topic are reported.
+    pub(crate) fn hole(&self, cause: GapCause) -> Option<Gap> {
+        let (source, from) = (self.source(), self.seq());
+        let missing = Missing::Seqs { source, from, to: from.saturating_add(1) };
+        self.topic.is_ordered().then(|| Gap { topic: self.topic.name.clone(), cause, missing })
     }
 
     /// Whether its deadline has passed.

@@ -177,7 +177,10 @@ impl Subscription {
                         self.stats.delivered -= 1;
                         self.stats.bytes -= message.payload().len() as u64;
                         self.stats.expired += 1;
-                        continue;
+                        match message.hole(GapCause::Expired) {
+                            Some(gap) => return Poll::Ready(Some(Delivery::Gap(gap))),
+                            None => continue,
+                        }
                     }
                     Some(delivery) => return Poll::Ready(Some(delivery)),
                     None => {}

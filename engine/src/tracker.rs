@@ -4,6 +4,7 @@
 //! whenever it comes. It sees every run once, hands it through untouched when all is regular, and picks it apart otherwise.
 //! It neither waits nor reorders. Sums saturate: the numbers come from a server, which may say anything.
 
+mod found;
 mod ledger;
 
 use std::collections::{HashMap, VecDeque};
@@ -12,9 +13,10 @@ use std::sync::Arc;
 use twinlane_proto::GapCause;
 use twinlane_proto::frame::{Frames, MessageRef, deadline_us};
 
+use self::found::Found;
 use self::ledger::{Ledger, add};
 use crate::fast::{Counts, NewestByKey, key_of, remaining_us, ticks_us};
-use crate::message::{Batch, Entry, Gap, Missing, RunBytes, TopicMeta};
+use crate::message::{Batch, Gap, Missing, RunBytes, TopicMeta};
 use crate::seq_window::{Look, SeqWindow};
 use crate::status::SubscriptionStats;
 
@@ -175,7 +177,8 @@ impl Tracker {
     }
 
     fn examine_fast(&mut self, bytes: &[u8], found: &mut Found, stats: &mut SubscriptionStats) {
-        let now_us = ticks_us();
+        // Read only where there is a deadline to compare it with.
+        let mut now_us = None;
         let mut frames = Frames::new(bytes);
         loop {
             if !self.topic.is_latest() {
@@ -188,8 +191,8 @@ impl Tracker {
                 gap.into_iter().for_each(|gap| found.gap(gap, bytes));
                 continue;
             }
-            let is_expired =
-                deadline_us(frame.as_bytes()).is_some_and(|expiry| remaining_us(expiry, now_us) == 0);
+            let is_expired = deadline_us(frame.as_bytes())
+                .is_some_and(|expiry| remaining_us(expiry, *now_us.get_or_insert_with(ticks_us)) == 0);
             let (is_news, gap) = match self.topic.is_latest() {
                 true => (self.take_latest(&frame, found.first, stats), None),
                 false => self.take_seq(frame.source(), frame.seq(), stats),
@@ -202,6 +205,11 @@ impl Tracker {
             stats.expired += u64::from(is_news);
             stats.discarded += u64::from(!is_news);
             found.skip(bytes);
+            if is_news && self.topic.is_ordered() {
+                let missing =
+                    Missing::Seqs { source: frame.source(), from: frame.seq(), to: frame.seq() + 1 };
+                found.gap(self.gap(GapCause::Expired, missing), bytes);
+            }
         }
         self.hole_cause = GapCause::Lost;
     }
@@ -344,75 +352,6 @@ impl Tracker {
     }
 }
 
-/// What an examination found, as a list only once something was irregular.
-struct Found {
-    topic: Arc<TopicMeta>,
-    /// Offset of the run's first frame.
-    first: u64,
-    entries: Option<Vec<Entry>>,
-    /// Frames examined so far, and where the next one begins.
-    index: usize,
-    byte: usize,
-    messages: usize,
-    payload_bytes: usize,
-}
-
-impl Found {
-    fn new(topic: Arc<TopicMeta>, first: u64) -> Self {
-        Self { topic, first, entries: None, index: 0, byte: 0, messages: 0, payload_bytes: 0 }
-    }
-
-    fn message(&mut self, frame: &MessageRef<'_>) {
-        if let Some(entries) = &mut self.entries {
-            let offset = self.topic.offset(self.first, self.index, frame);
-            let (at, frame_bytes) = (self.byte as u32, frame.frame_bytes() as u32);
-            entries.push(Entry::Message { at, frame_bytes, offset });
-        }
-        self.messages += 1;
-        self.payload_bytes += frame.payload().len();
-        self.pass(frame.frame_bytes());
-    }
-
-    /// The frame at hand is not for the application.
-    fn skip(&mut self, bytes: &[u8]) {
-        self.listed(bytes);
-        let frame_bytes = Frames::new(&bytes[self.byte..]).next().map_or(0, |frame| frame.frame_bytes());
-        self.pass(frame_bytes);
-    }
-
-    fn gap(&mut self, gap: Gap, bytes: &[u8]) {
-        self.listed(bytes).push(Entry::Gap(gap));
-    }
-
-    /// Offset of the frame at hand, on a reliable topic.
-    fn offset(&self) -> u64 {
-        self.first.saturating_add(self.index as u64)
-    }
-
-    fn pass(&mut self, frame_bytes: usize) {
-        self.index += 1;
-        self.byte += frame_bytes;
-    }
-
-    /// Turns "all of it so far" into a list.
-    fn listed(&mut self, bytes: &[u8]) -> &mut Vec<Entry> {
-        let (topic, first, index, mut at) = (&self.topic, self.first, self.index, 0);
-        self.entries.get_or_insert_with(|| {
-            Frames::new(bytes)
-                .take(index)
-                .enumerate()
-                .map(|(index, frame)| {
-                    let frame_bytes = frame.frame_bytes() as u32;
-                    let offset = topic.offset(first, index, &frame);
-                    let entry = Entry::Message { at, frame_bytes, offset };
-                    at += frame_bytes;
-                    entry
-                })
-                .collect()
-        })
-    }
-}
-
 fn count(stats: &mut SubscriptionStats, gap: &Gap) {
     add(stats, gap.cause, gap.count());
 }
@@ -549,6 +488,21 @@ mod tests {
             bytes.extend_from_slice(b"hi");
         }
         RunBytes::Own(Bytes::from(bytes))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_that_expired_on_the_way_are_one_gap_before_the_next_one_that_did_not() {
+        let (mut tracker, mut stats) = (tracker(TopicSpec::fast()), SubscriptionStats::default());
+        let mut run = Vec::new();
+        for (seq, left_us) in [(1, 0), (2, 0), (3, 1_000)] {
+            let header = MessageHeader { topic: 0, source: 1, seq, time_us: 0 };
+            let deadline_us = Some(ticks_us().wrapping_add(left_us));
+            let options = Options { deadline_us, ..Options::default() };
+            encode_message_head(&header, &options, 0, &mut run).unwrap();
+        }
+        let batch = tracker.run(0, RunBytes::Own(Bytes::from(run)), &mut stats);
+        assert_eq!(seen(batch.as_ref()), (vec![3], vec![(1, 3)]));
+        assert_eq!((stats.delivered, stats.expired), (1, 2));
     }
 
     #[test]

@@ -25,8 +25,10 @@ use crate::topics::last::LastValues;
 const WAITING_BYTES_MAX: usize = 4 << 20;
 /// Runs of up to so many frames are looked through for two values of one key.
 const COMPARED_MAX: usize = 16;
-/// Bytes taken from the ring at a time to look at them.
+/// Bytes taken from the ring at a time to look at them, and how often before something is handed out: a publisher may
+/// be as fast as this reader.
 const LOOK_BYTES: usize = 256 << 10;
+const LOOKS_MAX: usize = 64;
 
 pub(crate) struct Sieve {
     flow: Arc<Flow>,
@@ -198,7 +200,8 @@ impl Sieve {
     fn read_latest(&mut self, ring: &mut Cursor, bytes_max: usize) -> Option<TopicRead> {
         let Late::Latest(latest) = &mut self.late else { unreachable!("only called in that mode") };
         let mut untouched: Option<TopicRun> = None;
-        let closed = loop {
+        let mut closed = false;
+        for _ in 0..LOOKS_MAX {
             let is_idle = latest.is_idle() && untouched.is_none();
             match ring.read(if is_idle { bytes_max } else { LOOK_BYTES }) {
                 // Most often this is all there is, and each key is in it once: then it is read as it lies there.
@@ -213,10 +216,13 @@ impl Sieve {
                     untouched.take().into_iter().for_each(|earlier| latest.put(&earlier, &self.left_out));
                     latest.catch_up(&self.flow, from, to, &self.left_out);
                 }
-                Read::Empty => break false,
-                Read::Closed => break true,
+                Read::Empty => break,
+                Read::Closed => {
+                    closed = true;
+                    break;
+                }
             }
-        };
+        }
         if let Some(run) = untouched {
             let sifted = if self.flow.has_deadlines() { self.sifted(run) } else { Some(run) };
             return sifted.map(TopicRead::Run);

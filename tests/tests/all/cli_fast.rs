@@ -21,7 +21,7 @@ async fn a_topic_is_declared_with_mode_and_deadline_and_explained() {
     for _ in 0..2 {
         let declared = server.run(&declare, b"").await;
         assert_eq!(code(&declared), Some(0), "declaring it again changes nothing: {}", said(&declared));
-        for part in ["fast (latest)", "50ms in queues", "newest of each key", "64.0 KiB"] {
+        for part in ["fast (latest)", "50ms in queues", "newest message of each key", "64.0 KiB"] {
             assert!(said(&declared).contains(part), "{part} is missing in: {}", said(&declared));
         }
     }
@@ -66,4 +66,7 @@ async fn a_deadline_is_for_fast_topics_and_who_asks_for_one_elsewhere_is_told_wh
     let reliable = server.run(&["pub", "orders", "x", "--deadline", "50ms"], b"").await;
     assert_eq!(code(&reliable), Some(2), "{}", said(&reliable));
     assert!(said(&reliable).contains("publish on a fast topic"), "{}", said(&reliable));
+    let declared = server.run(&["topics", "declare", "new", "--durable", "--deadline", "1s"], b"").await;
+    assert_eq!(code(&declared), Some(2), "{}", said(&declared));
+    assert!(said(&declared).contains("--age 1m"), "{}", said(&declared));
 }

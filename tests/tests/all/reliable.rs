@@ -221,7 +221,7 @@ async fn a_payload_above_the_limit_is_refused_and_one_at_the_limit_is_intact() {
         let world = World::new().await;
         let session = world.session(carrier).await;
         for (topic, spec, limit) in
-            [("big", TopicSpec::reliable(), 1 << 20), ("small", TopicSpec::fast(), 1_024)]
+            [("big", TopicSpec::reliable(), 1 << 20), ("small", TopicSpec::fast(), 64 << 10)]
         {
             session.declare(topic, spec).await.unwrap();
             let mut subscription = session.subscribe(topic).await.unwrap();

@@ -97,7 +97,7 @@ impl Writer {
         tokio::select! {
             biased;
             done = std::future::poll_fn(|cx| self.poll_write(cx)) => done,
-            _ = &mut closed => Ok(()),
+            why = &mut closed => Err(why),
         }
     }
 
