@@ -25,6 +25,10 @@ const NOISE: Duration = Duration::from_millis(2);
 /// Round trips below this are those of one machine or one room.
 const SHORT_PATH: Duration = Duration::from_millis(3);
 
+/// The same on such a path. Losses are noticed there after ten round trips and more, and a window of a few packets would
+/// stand still until then. Measured on loopback with 20 % of the packets lost at random: messages waited 20 to 100 ms.
+const SHORT_PATH_PACKETS_MIN: u64 = 16;
+
 /// A queue that is welcome: it keeps the path busy. Below this nothing can be told from noise.
 const QUEUE_MIN: Duration = Duration::from_millis(5);
 const QUEUE_MAX: Duration = Duration::from_millis(15);
@@ -214,7 +218,8 @@ impl Control {
             return;
         }
         let is_marked = lost_bytes == 0;
-        if !is_marked && !self.is_short() && !self.is_queue_full() {
+        let is_chance = if self.is_short() { !self.is_filled() } else { !self.is_queue_full() };
+        if !is_marked && is_chance {
             self.chance_rounds = CHANCE_ROUNDS;
             self.calm_rounds = 0;
             return;
@@ -464,7 +469,14 @@ impl Control {
     /// On a path as short as this the scheduler's noise hides any queue, and chance loses nothing: a loss is a full
     /// buffer, often the receiver's.
     fn is_short(&self) -> bool {
-        self.estimate.min_rtt() < SHORT_PATH
+        // Until a packet was acknowledged it is 0, and says nothing.
+        (Duration::from_nanos(1)..SHORT_PATH).contains(&self.estimate.min_rtt())
+    }
+
+    /// Whether so much is in flight that it may be more than the receiver's buffer takes.
+    fn is_filled(&self) -> bool {
+        let (in_flight_max, _) = self.estimate.used();
+        2 * in_flight_max.max(self.in_flight_max) >= self.window()
     }
 
     /// The packets around the latest ack stood in a queue that is long, for this path: longer than the one packet that
@@ -486,7 +498,8 @@ impl Control {
     }
 
     fn set_window(&mut self, window: f64) {
-        let min = (WINDOW_PACKETS_MIN * self.mtu) as f64;
+        let packets_min = if self.is_short() { SHORT_PATH_PACKETS_MIN } else { WINDOW_PACKETS_MIN };
+        let min = (packets_min * self.mtu) as f64;
         self.window = window.clamp(min, (WINDOW_BYTES_MAX as f64).max(min));
     }
 }
