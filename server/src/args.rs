@@ -3,6 +3,7 @@
 //! Values are checked here as far as text alone allows; nothing here touches a file or the network.
 
 mod queue;
+mod topics;
 
 pub(crate) mod log;
 
@@ -17,6 +18,7 @@ use twinlane_bench::cli::BenchArgs;
 
 use crate::units;
 pub(crate) use queue::{QueueAction, QueueArgs, QueueDeadArgs, QueuePullArgs, QueueWorkArgs};
+pub(crate) use topics::{ChannelArgs, DeclareArgs, TopicsAction, TopicsArgs};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -51,7 +53,7 @@ pub(crate) enum Command {
     Reply(ReplyArgs),
     /// Work on queues: each message of a topic goes to one worker of each group
     Queue(Box<QueueArgs>),
-    /// List the server's topics
+    /// List the server's topics, or declare one
     Topics(TopicsArgs),
     /// Show the server, its sessions and which transport each one uses
     Status(ListArgs),
@@ -95,11 +97,12 @@ pub(crate) struct ServeArgs {
     /// Listen on QUIC (UDP) only
     #[arg(long)]
     pub(crate) quic_only: bool,
-    /// Declare a topic, as in prices=fast,latest or orders=durable,retain=10GiB,age=7d,last=key
+    /// Declare a topic, as in prices=fast,latest,deadline=50ms or orders=durable,retain=10GiB,age=7d,last=key
     ///
     /// The channel is fast, reliable, or durable: reliable on disk, which needs --data-dir. After it come, in any
-    /// order: latest or unordered (fast topics only), payload=SIZE, retain=SIZE, messages=N, age=TIME, and
-    /// last=topic or last=key, which keeps the newest message however old it is. May be given several times.
+    /// order: latest or unordered and deadline=TIME (fast topics only), payload=SIZE, retain=SIZE, messages=N, age=TIME,
+    /// and last=topic or last=key (reliable topics only), which keeps the newest message however old it is. May be given
+    /// several times.
     #[arg(short, long = "topic", value_name = "NAME=SPEC", value_parser = units::parse_topic)]
     pub(crate) topics: Vec<(String, TopicSpec)>,
     /// Let in only clients whose token is listed in this file
@@ -175,32 +178,6 @@ pub(crate) struct ClientArgs {
     pub(crate) quiet: bool,
 }
 
-/// The channel a topic gets when this command is the first to use it.
-#[derive(Args, Clone, Copy, Debug, Default)]
-pub(crate) struct ChannelArgs {
-    /// On first use declare the topic fast: may lose a message, never waits for one
-    #[arg(long, conflicts_with = "reliable")]
-    pub(crate) fast: bool,
-    /// On first use declare the topic reliable: every message once, in order
-    #[arg(long)]
-    pub(crate) reliable: bool,
-    /// On first use declare the topic durable: reliable, and on the server's disk
-    #[arg(long, conflicts_with = "fast")]
-    pub(crate) durable: bool,
-}
-
-impl ChannelArgs {
-    /// What to declare, if a channel was asked for.
-    pub(crate) fn spec(self) -> Option<TopicSpec> {
-        match (self.fast, self.durable, self.reliable) {
-            (true, _, _) => Some(TopicSpec::fast()),
-            (_, true, _) => Some(TopicSpec::durable()),
-            (_, _, true) => Some(TopicSpec::reliable()),
-            _ => None,
-        }
-    }
-}
-
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -208,6 +185,7 @@ Examples:
   twinlane pub orders/eu < lines.txt            one message per line, without its newline
   twinlane pub images/7 --raw < picture.png     the whole input is one message
   twinlane pub prices 'tick' --fast --count 1000 --rate 100/s
+  twinlane pub positions '3,4' --mode latest --key car7 --deadline 50ms
   twinlane pub mail/out 'dear …' --durable --delay 10s --key ann@example.org
 
 A key is the 64-bit FNV-1a hash of the text given.")]
@@ -229,12 +207,16 @@ pub(crate) struct PubArgs {
     /// Publish all of standard input as one message
     #[arg(long)]
     pub(crate) raw: bool,
-    /// What the messages are about: topics that keep a last value keep one for each key
+    /// What the messages are about: of a latest topic only the newest message of each key counts, and topics that keep a
+    /// last value keep one for each key
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) key: Option<String>,
     /// Let queue groups wait this long before they hand the messages over; other subscribers get them at once
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     pub(crate) delay: Option<Duration>,
+    /// Drop a message of a fast topic that has spent this long in queues, whatever the topic's own deadline is
+    #[arg(long, value_name = "TIME", value_parser = units::parse_deadline)]
+    pub(crate) deadline: Option<Duration>,
     /// Write the summary on standard error as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -256,8 +238,8 @@ pub(crate) struct SubArgs {
     /// Which topics to read
     #[arg(value_parser = Filter::parse)]
     pub(crate) filter: Filter,
-    /// Start at new (messages from now on), last (the last one too), all (everything kept), an offset, a time (UTC),
-    /// or how long ago
+    /// Start at new (messages from now on), last (the last one too; of a latest topic that of each key), all (everything
+    /// kept), an offset, a time (UTC), or how long ago
     #[arg(long, value_name = "START", default_value = "new", value_parser = units::parse_start)]
     pub(crate) from: Start,
     /// End after this many messages
@@ -350,15 +332,6 @@ pub(crate) struct ListArgs {
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct TopicsArgs {
-    /// Show the server's own topics too, whose names begin with `$`
-    #[arg(short, long)]
-    pub(crate) all: bool,
-    #[command(flatten)]
-    pub(crate) list: ListArgs,
-}
-
-#[derive(Args, Debug)]
 pub(crate) struct ExplainArgs {
     /// The topic to explain
     #[arg(value_parser = TopicName::parse)]
@@ -434,6 +407,7 @@ mod tests {
             "serve --tcp-only --quic-only",
             "pub a b --fast --reliable",
             "pub a b --fast --durable",
+            "pub a b --mode latest --reliable",
             "pub a b --tcp-only --quic-only",
             "sub a --plain --fingerprint 00",
             "sub a --json --raw",

@@ -14,7 +14,7 @@ use twinlane::{
 };
 
 use crate::args::ServeArgs;
-use crate::config_values::{Age, Size, Text, addresses, narrow, non_zero};
+use crate::config_values::{Age, Deadline, Size, Text, addresses, narrow, non_zero};
 use crate::suggest::with_suggestion;
 use crate::units;
 
@@ -83,6 +83,8 @@ pub(crate) struct TopicSection {
     channel: ChannelWord,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mode: Option<ModeWord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deadline: Option<Deadline>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "narrow")]
     payload_bytes_max: Option<Size>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -419,6 +421,10 @@ impl TopicSection {
             ChannelWord::Reliable if !is_ordered => {
                 Some("is reliable, so it is always ordered: remove `mode`, or make it fast")
             }
+            ChannelWord::Reliable if self.deadline.is_some() => Some(
+                "is reliable, so it delivers every message, however late: make it fast, or set `retain_age` instead of \
+                 `deadline`",
+            ),
             ChannelWord::Fast if self.durable => {
                 Some("is fast, so it is kept in memory: remove `durable`, or make it reliable")
             }
@@ -445,6 +451,9 @@ impl TopicSection {
             Some(ModeWord::Latest) => Mode::Latest,
             Some(ModeWord::Unordered) => Mode::Unordered,
         };
+        if let Some(Deadline(deadline)) = self.deadline {
+            spec = spec.with_deadline(deadline);
+        }
         spec.payload_bytes_max = self.payload_bytes_max.map_or(0, |size| narrowed(size.0));
         spec.retain_bytes = self.retain_bytes.map_or(0, |size| size.0);
         spec.retain_messages = self.retain_messages.unwrap_or(0);
@@ -464,6 +473,7 @@ impl TopicSection {
                 Mode::Latest => ModeWord::Latest,
                 Mode::Unordered => ModeWord::Unordered,
             }),
+            deadline: unless_zero(spec.deadline_us.into()).map(|us| Deadline(Duration::from_micros(us))),
             payload_bytes_max: unless_zero(spec.payload_bytes_max.into()).map(Size),
             retain_bytes: unless_zero(spec.retain_bytes).map(Size),
             retain_messages: unless_zero(spec.retain_messages),

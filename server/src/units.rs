@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use twinlane::{Channel, Last, Mode, Start, TopicName, TopicSpec};
+use twinlane_proto::limits::DEADLINE_MAX;
 
 /// The port a server listens on, and a client calls, when none is named.
 pub(crate) const DEFAULT_PORT: u16 = 4747;
@@ -132,6 +133,23 @@ pub(crate) fn parse_last(text: &str) -> Result<Last, String> {
     }
 }
 
+/// Reads how long a message may spend in queues. No time at all would mean "without limit", so that is left out instead.
+pub(crate) fn parse_deadline(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err(format!("`{text}` is no deadline: leave it out where messages have none")),
+        deadline if deadline > DEADLINE_MAX => Err(format!(
+            "`{text}` is no deadline: {} is the longest; a reliable topic keeps messages for a time, as in age=2h",
+            humantime::format_duration(DEADLINE_MAX)
+        )),
+        deadline => Ok(deadline),
+    }
+}
+
+/// Reads a payload limit.
+pub(crate) fn parse_payload_bytes(text: &str) -> Result<u32, String> {
+    narrow(parse_bytes(text)?)
+}
+
 /// Reads how long a topic keeps its messages. No time at all would mean "for ever", so that is left out instead.
 pub(crate) fn parse_age(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
@@ -142,7 +160,7 @@ pub(crate) fn parse_age(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads `NAME=SPEC`, where SPEC is a channel and options: `prices=fast,latest,payload=512`,
+/// Reads `NAME=SPEC`, where SPEC is a channel and options: `prices=fast,latest,deadline=50ms,payload=512`,
 /// `orders=durable,retain=10GiB,age=7d,last=key`.
 pub(crate) fn parse_topic(text: &str) -> Result<(String, TopicSpec), String> {
     let (name, spec) = text
@@ -165,20 +183,29 @@ fn parse_spec(text: &str) -> Result<TopicSpec, String> {
     };
     for word in words {
         match word.split_once('=') {
-            Some(("payload", size)) => spec.payload_bytes_max = narrow(parse_bytes(size)?)?,
+            Some(("payload", size)) => spec.payload_bytes_max = parse_payload_bytes(size)?,
             Some(("retain", size)) => spec.retain_bytes = parse_bytes(size)?,
             Some(("messages", count)) => {
                 spec.retain_messages =
                     count.parse().map_err(|_| format!("`{count}` is no number of messages"))?;
             }
             Some(("age", age)) => spec = spec.with_retain_age(parse_age(age)?),
+            Some(("deadline", _)) if spec.channel == Channel::Reliable => {
+                return Err(format!(
+                    "`{word}`: a reliable topic delivers every message, however late: make it fast, or keep its messages \
+                     for a time only, as in age=1m"
+                ));
+            }
+            Some(("deadline", deadline)) => spec = spec.with_deadline(parse_deadline(deadline)?),
             Some(("last", _)) if spec.channel == Channel::Fast => {
-                return Err(format!("`{word}`: a fast topic keeps no last values"));
+                return Err(format!(
+                    "`{word}`: a fast topic keeps no last values; with `latest` it has the newest of each key at hand"
+                ));
             }
             Some(("last", which)) => spec.last = parse_last(which)?,
             Some((other, _)) => {
                 return Err(format!(
-                    "`{other}` is unknown: write payload=, retain=, messages=, age= or last="
+                    "`{other}` is unknown: write deadline=, payload=, retain=, messages=, age= or last="
                 ));
             }
             None if spec.channel == Channel::Reliable => {
@@ -275,6 +302,23 @@ mod tests {
             "a=durable,age=7",
         ] {
             assert!(parse_topic(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_fast_topic_may_have_a_deadline_and_a_reliable_one_is_told_what_to_do_instead() {
+        let (_, spec) = parse_topic("positions=fast,latest,deadline=50ms").unwrap();
+        let expected = TopicSpec::fast().with_mode(Mode::Latest);
+        assert_eq!(spec, expected.with_deadline(Duration::from_millis(50)));
+        for text in ["a=reliable,deadline=50ms", "a=durable,deadline=1s"] {
+            let refused = parse_topic(text).unwrap_err();
+            assert!(refused.contains("make it fast") && refused.contains("age=1m"), "{refused}");
+        }
+        for (text, words) in
+            [("a=fast,deadline=0s", "leave it out"), ("a=fast,deadline=31m", "30m is the longest")]
+        {
+            let refused = parse_topic(text).unwrap_err();
+            assert!(refused.contains(words), "{refused}");
         }
     }
 

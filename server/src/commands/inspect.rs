@@ -1,16 +1,22 @@
 //! `twinlane topics`, `status` and `explain`: what the server says about itself.
 
-use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use serde::Serialize;
-use twinlane::{EngineStatus, LogRow, SessionRow, SubscriberRow, TopicStatus};
+use twinlane::{
+    EngineStatus, LogRow, SessionRow, SubscriberRow, SwitchRow, TopicName, TopicSpec, TopicStatus,
+};
 
-use crate::args::{ExplainArgs, ListArgs, TopicsArgs};
+use crate::args::{DeclareArgs, ExplainArgs, ListArgs, TopicsArgs};
 use crate::client::Client;
 use crate::failure::Interrupted;
 use crate::output::{self, Facts, harmless, rounded_bytes, thousands};
+
+/// Switches between transports that `status` shows; `--json` has the last 16 of each session.
+const SWITCHES_SHOWN_MAX: usize = 16;
+/// Listed among what was dropped, although nothing is missing.
+const REPEATS: &str = "repeats";
 
 /// `twinlane topics`.
 pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
@@ -35,15 +41,33 @@ pub(crate) async fn status(args: ListArgs) -> anyhow::Result<()> {
     Ok(output::write_text(status_text(&status, io::stdout().is_terminal()).trim_end())?)
 }
 
+/// `twinlane topics declare`.
+pub(crate) async fn declare(args: DeclareArgs) -> anyhow::Result<()> {
+    let spec = args.spec()?;
+    show_topic(&args.topic, Some(spec), &args.list).await
+}
+
 /// `twinlane explain`.
 pub(crate) async fn explain(args: ExplainArgs) -> anyhow::Result<()> {
-    let mut client = Client::connect(&args.list.client).await?;
+    show_topic(&args.topic, None, &args.list).await
+}
+
+/// Declares a topic, if so asked, and prints what the server says of it.
+async fn show_topic(name: &TopicName, declare: Option<TopicSpec>, args: &ListArgs) -> anyhow::Result<()> {
+    let mut client = Client::connect(&args.client).await?;
+    let session = &client.session;
+    let asking = async {
+        if let Some(spec) = declare {
+            session.declare(name.as_str(), spec).await?;
+        }
+        anyhow::Ok(session.explain(name.as_str()).await?)
+    };
     let topic = tokio::select! {
-        topic = client.session.explain(args.topic.as_str()) => topic?,
+        topic = asking => topic?,
         () = client.interrupt.wait() => return Err(Interrupted.into()),
     };
     client.close().await;
-    if args.list.json {
+    if args.json {
         return Ok(output::write_json(io::stdout().lock(), &topic)?);
     }
     Ok(output::write_text(topic_text(&topic, io::stdout().is_terminal()).trim_end())?)
@@ -90,7 +114,7 @@ fn topics_table(topics: &[TopicStatus]) -> String {
             if topic.storage == "disk" { rounded_bytes(topic.log_bytes) } else { "-".to_owned() },
             thousands(topic.publishers),
             thousands(topic.subscribers_total),
-            thousands(total(&topic.drops)),
+            thousands(dropped(topic)),
         ]
     });
     output::table(&header, &header[4..], rows).trim_fmt()
@@ -113,9 +137,14 @@ fn status_text(status: &EngineStatus, terminal: bool) -> String {
         text += &sessions_table(&status.sessions);
         text += "\n";
         text += &more(status.sessions_total, status.sessions.len());
+        for table in [paths_table(&status.sessions), switches_table(&status.sessions)] {
+            if !table.is_empty() {
+                text += &format!("\n{table}\n");
+            }
+        }
     }
     let behind: Vec<_> =
-        status.topics.iter().filter(|topic| deepest(topic) > 0 || total(&topic.drops) > 0).collect();
+        status.topics.iter().filter(|topic| deepest(topic) > 0 || dropped(topic) > 0).collect();
     if !behind.is_empty() {
         text += "\n";
         text += &queues_table(&behind);
@@ -153,7 +182,7 @@ fn queues_table(topics: &[&TopicStatus]) -> String {
             harmless(&topic.name),
             thousands(topic.subscribers_total),
             thousands(deepest(topic)),
-            by_reason(&topic.drops),
+            by_reason(drops(topic)),
         ]
     });
     output::table(&header, &header[1..3], rows).trim_fmt()
@@ -185,6 +214,53 @@ fn sessions_table(sessions: &[SessionRow]) -> String {
     output::table(&header, &header[6..], rows).trim_fmt()
 }
 
+/// How the QUIC connections are doing that carry fast topics, as this server measures what it sends on them.
+fn paths_table(sessions: &[SessionRow]) -> String {
+    let paths: Vec<_> = sessions.iter().filter_map(|session| Some((session, session.udp?))).collect();
+    if paths.is_empty() {
+        return String::new();
+    }
+    let header =
+        ["session", "round trip", "packets sent", "lost", "messages repeated", "mended", "incomplete"];
+    let rows = paths.into_iter().map(|(session, path)| {
+        vec![
+            session.id.chars().take(8).collect(),
+            output::rounded_time(Duration::from_micros(path.round_trip_us)),
+            thousands(path.sent_packets),
+            thousands(path.lost_packets),
+            thousands(path.repeated_messages),
+            thousands(path.restored_messages),
+            thousands(path.incomplete_messages),
+        ]
+    });
+    output::table(&header, &header[1..], rows).trim_fmt()
+}
+
+/// The last changes of what carries fast topics, the newest first, where there was any after the first choice.
+fn switches_table(sessions: &[SessionRow]) -> String {
+    let switched = sessions.iter().filter(|session| fell_back(&session.switches));
+    let mut switches: Vec<(&SessionRow, &SwitchRow)> =
+        switched.flat_map(|session| session.switches.iter().map(move |switch| (session, switch))).collect();
+    if switches.is_empty() {
+        return String::new();
+    }
+    switches.sort_by_key(|(_, switch)| switch.ago_ms);
+    let rows = switches.into_iter().take(SWITCHES_SHOWN_MAX).map(|(session, switch)| {
+        vec![
+            session.id.chars().take(8).collect(),
+            format!("{} ago", output::rounded_time(Duration::from_millis(switch.ago_ms))),
+            harmless(&switch.to),
+            harmless(&switch.why),
+        ]
+    });
+    output::table(&["session", "fast topics moved", "to", "why"], &[], rows).trim_fmt()
+}
+
+/// Whether fast topics left QUIC since they were on it.
+fn fell_back(switches: &[SwitchRow]) -> bool {
+    switches.iter().skip_while(|switch| switch.to != "quic").any(|switch| switch.to != "quic")
+}
+
 fn topic_text(topic: &TopicStatus, terminal: bool) -> String {
     let mut text = output::styled(terminal, output::STRONG, harmless(&topic.name)) + "\n";
     for sentence in &topic.explanation {
@@ -196,6 +272,7 @@ fn topic_text(topic: &TopicStatus, terminal: bool) -> String {
         .add("channel", format!("{} ({})", harmless(&topic.channel), harmless(&topic.mode)))
         .add("acknowledged", acknowledged(topic))
         .add("declared by", harmless(&topic.declared_by))
+        .add("deadline", deadline(topic))
         .add("payload", format!("at most {}", rounded_bytes(topic.payload_bytes_max.into())))
         .add("keeps", keeps(topic))
         .add("published", output::counted(topic.next, "message"))
@@ -205,7 +282,8 @@ fn topic_text(topic: &TopicStatus, terminal: bool) -> String {
         .add("epoch", topic.epoch.to_string())
         .add("publishers", thousands(topic.publishers))
         .add("subscribers", thousands(topic.subscribers_total))
-        .add("dropped", by_reason(&topic.drops));
+        .add("dropped", by_reason(drops(topic)))
+        .add("repeats", repeats(topic));
     text += "\n";
     text += &facts.render(terminal);
     if !topic.subscribers.is_empty() {
@@ -260,17 +338,46 @@ fn subscribers_table(subscribers: &[SubscriberRow]) -> String {
     output::table(&header, &header[3..], rows).trim_fmt()
 }
 
-fn total(by_reason: &BTreeMap<String, u64>) -> u64 {
-    by_reason.values().fold(0, |sum, count| sum.saturating_add(*count))
+/// What a message of a fast topic may spend in queues.
+fn deadline(topic: &TopicStatus) -> String {
+    match (topic.channel.as_str(), topic.deadline_us) {
+        ("fast", 0) => "none, unless a message has its own".to_owned(),
+        ("fast", us) => format!(
+            "{} in queues, unless a message has its own",
+            humantime::format_duration(Duration::from_micros(us.into()))
+        ),
+        _ => String::new(),
+    }
 }
 
-fn by_reason(counts: &BTreeMap<String, u64>) -> String {
-    let some = counts.iter().filter(|(_, count)| **count > 0);
+/// Messages that are missing somewhere, by reason.
+fn drops(topic: &TopicStatus) -> impl Iterator<Item = (&String, &u64)> {
+    topic.drops.iter().filter(|(reason, _)| *reason != REPEATS)
+}
+
+fn dropped(topic: &TopicStatus) -> u64 {
+    drops(topic).fold(0, |sum, (_, count)| sum.saturating_add(*count))
+}
+
+/// Copies that came of messages that were there.
+fn repeats(topic: &TopicStatus) -> String {
+    match topic.drops.get(REPEATS) {
+        None | Some(0) => String::new(),
+        Some(copies) => format!("{} received twice and taken once", output::counted(*copies, "message")),
+    }
+}
+
+fn by_reason<'a>(counts: impl IntoIterator<Item = (&'a String, &'a u64)>) -> String {
+    let some = counts.into_iter().filter(|(_, count)| **count > 0);
     output::joined(some.map(|(reason, count)| format!("{} {}", thousands(*count), harmless(reason))))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use twinlane::UdpPath;
+
     use super::*;
 
     fn topic() -> TopicStatus {
@@ -320,6 +427,24 @@ mod tests {
     }
 
     #[test]
+    fn a_fast_topic_shows_its_deadline_and_tells_what_is_missing_from_what_came_twice() {
+        let mut topic = topic();
+        (topic.channel, topic.mode, topic.deadline_us) = ("fast".into(), "latest".into(), 50_000);
+        topic.drops =
+            BTreeMap::from([("conflated".into(), 12), ("deadline".into(), 3), (REPEATS.into(), 400)]);
+        let text = topic_text(&topic, false);
+        for part in [
+            "channel      fast (latest)\n",
+            "deadline     50ms in queues",
+            "dropped      12 conflated, 3 deadline\n",
+            "repeats      400 messages received twice and taken once\n",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+        }
+        assert!(topics_table(&[topic]).trim_end().ends_with(" 15"));
+    }
+
+    #[test]
     fn what_a_topic_keeps_is_told_by_amount_age_and_last_value() {
         let mut topic = topic();
         assert_eq!(keeps(&topic), "");
@@ -353,6 +478,43 @@ mod tests {
         let text = status_text(&status, false);
         assert!(text.contains("orders/eu") && text.contains("5 slow"), "{text}");
         assert!(!text.contains("quiet"), "{text}");
+    }
+
+    #[test]
+    fn status_shows_when_and_why_fast_topics_left_quic_and_came_back() {
+        let switch = |ago_ms, to: &str, why: &str| {
+            let mut switch = SwitchRow::default();
+            (switch.ago_ms, switch.to, switch.why) = (ago_ms, to.into(), why.into());
+            switch
+        };
+        let mut session = SessionRow::default();
+        session.id = "0123456789abcdef".into();
+        session.switches = vec![switch(90_000, "tcp", "not yet"), switch(89_000, "quic", "QUIC works")];
+        let mut status = EngineStatus::default();
+        (status.sessions, status.sessions_total) = (vec![session], 1);
+        assert!(!status_text(&status, false).contains("MOVED"), "the first choice is no news");
+        status.sessions[0].switches.push(switch(2_000, "tcp", "UDP brought no answer for 2.0 s"));
+        let text = status_text(&status, false);
+        let moved = text.lines().skip_while(|line| !line.contains("FAST TOPICS MOVED")).nth(1).unwrap();
+        let words: Vec<&str> = moved.split_whitespace().collect();
+        assert_eq!(words.join(" "), "01234567 2.0 s ago tcp UDP brought no answer for 2.0 s");
+    }
+
+    #[test]
+    fn status_shows_what_a_path_loses_and_what_is_done_about_it() {
+        let mut path = UdpPath::default();
+        (path.round_trip_us, path.sent_packets, path.lost_packets) = (20_000, 1_000, 10);
+        (path.repeated_messages, path.restored_messages, path.incomplete_messages) = (900, 7, 1);
+        let mut session = SessionRow::default();
+        session.id = "0123456789abcdef".into();
+        let mut status = EngineStatus::default();
+        (status.sessions, status.sessions_total) = (vec![session], 1);
+        assert!(!status_text(&status, false).contains("ROUND TRIP"), "there is no path");
+        status.sessions[0].udp = Some(path);
+        let text = status_text(&status, false);
+        let row = text.lines().skip_while(|line| !line.contains("ROUND TRIP")).nth(1).unwrap();
+        let words: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(words.join(" "), "01234567 20 ms 1,000 10 900 7 1");
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod request;
 mod serve;
 mod subscribe;
 
-use crate::args::Command;
+use crate::args::{Command, TopicsAction};
 
 /// Runs a command.
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
@@ -31,7 +31,10 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
             Command::Req(args) => request::run(args).await,
             Command::Reply(args) => reply::run(args).await,
             Command::Queue(args) => queue::run(*args).await,
-            Command::Topics(args) => inspect::topics(args).await,
+            Command::Topics(args) => match args.action {
+                Some(TopicsAction::Declare(declare)) => inspect::declare(*declare).await,
+                None => inspect::topics(args).await,
+            },
             Command::Status(args) => inspect::status(args).await,
             Command::Explain(args) => inspect::explain(args).await,
             Command::Bench(args) => twinlane_bench::cli::run(*args).await,

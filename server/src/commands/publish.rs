@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 use twinlane::{
-    Channel, Flushed, MessageOptions, PublishError, Publisher, PublisherOptions, Storage, TopicSpec,
+    Channel, Flushed, MessageOptions, PublishError, Publisher, PublisherOptions, RequestError, Storage,
+    TopicSpec,
 };
 
 use crate::args::PubArgs;
@@ -20,6 +21,10 @@ use crate::output;
 
 /// How often a long run tells where it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Why a message of a reliable topic has no deadline.
+const ONLY_FAST: &str = "--deadline is for fast topics, and this one is reliable, so it delivers every message, however late: \
+                         leave --deadline out, or publish on a fast topic";
 
 /// What was published, as told at the end.
 #[derive(Serialize)]
@@ -44,9 +49,16 @@ pub(crate) async fn run(args: PubArgs) -> anyhow::Result<()> {
         )
         .into());
     }
+    let spec = args.channel.spec();
+    if args.deadline.is_some() && spec.is_some_and(|spec| spec.channel == Channel::Reliable) {
+        return Err(Usage(ONLY_FAST).into());
+    }
     let mut client = Client::connect(&args.client).await?;
     let mut options = PublisherOptions::default();
-    options.spec = args.channel.spec();
+    options.spec = spec;
+    if args.deadline.is_some() && spec.is_none() {
+        check_deadline(&client, args.topic.as_str()).await?;
+    }
     let mut publisher = client.session.publisher_with(args.topic.as_str(), options).await?;
     let sent = Arc::new(AtomicU64::new(0));
     let progress = (output::stderr_is_terminal() && !args.client.quiet)
@@ -87,6 +99,19 @@ pub(crate) async fn run(args: PubArgs) -> anyhow::Result<()> {
     fed?;
     closed?;
     if refused > 0 { Err(SomeRefused { refused, sent }.into()) } else { Ok(()) }
+}
+
+/// Deadlines are for fast topics. Asked before the publisher is there, because it would declare a new topic reliable.
+async fn check_deadline(client: &Client, topic: &str) -> anyhow::Result<()> {
+    let why = match client.session.explain(topic).await {
+        Ok(topic) if topic.channel == "fast" => return Ok(()),
+        Ok(_) => ONLY_FAST,
+        Err(RequestError::NoSuchTopic { .. }) => {
+            "--deadline is for fast topics, and this one does not exist yet: add --fast, or --mode latest"
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Err(Usage(why).into())
 }
 
 /// What became of the messages, also where one of them has made `flushed` an error.
@@ -186,6 +211,9 @@ fn message_options(args: &PubArgs) -> MessageOptions<'static> {
     }
     if let Some(delay) = args.delay {
         options = options.with_delay(delay);
+    }
+    if let Some(deadline) = args.deadline {
+        options = options.with_deadline(deadline);
     }
     options
 }

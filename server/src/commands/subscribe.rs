@@ -136,6 +136,12 @@ fn tell(stats: &SubscriptionStats, written: u64, elapsed: Duration, json: bool) 
         output::notice(serde_json::to_string(&Summary { r#type: "summary", stats, written, seconds })?);
         return Ok(());
     }
+    output::notice(summary(stats, written, elapsed));
+    Ok(())
+}
+
+/// What came, and what did not and why: on a fast topic the counts add up to what was published.
+fn summary(stats: &SubscriptionStats, written: u64, elapsed: Duration) -> String {
     let (time, rate) = (output::rounded_time(elapsed), output::rounded_rate(written, elapsed));
     let counted = [
         (stats.lost, "lost"),
@@ -155,6 +161,21 @@ fn tell(stats: &SubscriptionStats, written: u64, elapsed: Duration, json: bool) 
         format!("{} survived", output::counted(stats.resumes, "reconnection"))
     };
     let parts = output::joined(delivered.chain([lost]).chain(rest).chain([resumes]));
-    output::notice(format_args!("{parts} in {time} ({rate})"));
-    Ok(())
+    format!("{parts} in {time} ({rate})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_says_what_did_not_come_and_why() {
+        let mut stats = SubscriptionStats::default();
+        let second = Duration::from_secs(1);
+        assert!(summary(&stats, 7, second).starts_with("7 messages, 0 lost in "));
+        (stats.lost, stats.late, stats.expired, stats.coalesced, stats.dropped_slow) = (1, 2, 3, 4_000, 5);
+        let expected = "7 messages, 1 lost, 2 late, 3 expired, 4,000 replaced by newer ones, \
+                        5 dropped because this reader was slow in ";
+        assert!(summary(&stats, 7, second).starts_with(expected), "{}", summary(&stats, 7, second));
+    }
 }

@@ -109,6 +109,7 @@ fn what_is_written_out_reads_back_as_the_same_settings() {
         name = "prices"
         channel = "fast"
         mode = "latest"
+        deadline = "50ms"
         payload_bytes_max = 512
         [[topic]]
         name = "orders"
@@ -126,7 +127,8 @@ fn what_is_written_out_reads_back_as_the_same_settings() {
     let written = toml::to_string(&settings.to_file()).unwrap();
     let again = resolve(&written, &ServeArgs::default()).unwrap();
     assert_eq!(format!("{settings:?}"), format!("{again:?}"));
-    assert_eq!(settings.topics[0].1, TopicSpec::fast().with_mode(Mode::Latest).with_payload_bytes_max(512));
+    let prices = TopicSpec::fast().with_mode(Mode::Latest).with_payload_bytes_max(512);
+    assert_eq!(settings.topics[0].1, prices.with_deadline(Duration::from_millis(50)));
     assert_eq!(settings.topics[1].1, TopicSpec::reliable().with_retain_messages(7));
     let ledger = TopicSpec::durable().with_retain_bytes(10 << 30).with_last(Last::Key);
     assert_eq!(settings.topics[2].1, ledger.with_retain_age(Duration::from_secs(7 * 86_400)));
@@ -201,6 +203,11 @@ fn a_wrong_value_names_its_place() {
             "twinlane.toml:4:8: ",
             "did you mean `key`?",
         ),
+        (
+            "[[topic]]\nname = \"a\"\nchannel = \"fast\"\ndeadline = \"1h\"",
+            "twinlane.toml:4:12: ",
+            "30m is the longest",
+        ),
         ("[server\n", "twinlane.toml:1:8: ", ""),
     ] {
         let shown = error(text);
@@ -217,6 +224,7 @@ fn settings_that_contradict_each_other_are_refused() {
         ("[server]\nkey = \"k.pem\"", "name both files"),
         ("[[topic]]\nname = \"a\"\nchannel = \"reliable\"\nmode = \"latest\"", "always ordered"),
         ("[[topic]]\nname = \"a\"\nchannel = \"fast\"\ndurable = true", "kept in memory"),
+        ("[[topic]]\nname = \"a\"\nchannel = \"reliable\"\ndeadline = \"1s\"", "set `retain_age` instead"),
         ("[[topic]]\nname = \"a\"\nchannel = \"fast\"\nlast = \"key\"", "no last values"),
         ("[[topic]]\nname = \"a\"\nchannel = \"reliable\"\ndurable = true", "--data-dir"),
     ] {
