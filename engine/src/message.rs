@@ -458,6 +458,10 @@ impl Batch {
         Self { topic, content: Content::Resumed(outcome) }
     }
 
+    pub(crate) fn is_fast(&self) -> bool {
+        self.topic.is_fast()
+    }
+
     /// The topic all of it belongs to.
     #[must_use]
     pub fn topic(&self) -> &TopicName {

@@ -333,19 +333,23 @@ impl Publisher {
         };
         let place = (topic, source, self.published + 1);
         let is_awaited = self.ring().is_awaited();
-        let deadline = options.deadline.or(self.deadline);
-        let encoded = match deadline {
-            None => self.heads.encode(place, options, payload.len(), is_awaited),
-            Some(_) => {
-                self.expect_deadlines()?;
-                self.heads.encode(place, &MessageOptions { deadline, ..*options }, payload.len(), is_awaited)
-            }
-        };
+        if self.deadline.is_some() || options.deadline.is_some() {
+            return self.prepare_with_deadline(place, payload, options);
+        }
+        let encoded = self.heads.encode(place, options, payload.len(), is_awaited);
         encoded.map_err(|error| PublishError::BadOptions(error.to_string()))
     }
 
-    /// Readers of the queue look for deadlines from now on.
-    fn expect_deadlines(&self) -> Result<(), PublishError> {
+    /// Encodes the head of a message with a deadline. Readers of the queue look for deadlines from now on. Apart, so that
+    /// messages without one are encoded in line.
+    #[cold]
+    #[inline(never)]
+    fn prepare_with_deadline(
+        &mut self,
+        place: (u32, u32, u64),
+        payload: &[u8],
+        options: &MessageOptions<'_>,
+    ) -> Result<(), PublishError> {
         let flow = match &self.out {
             Out::Local { topic, .. } => topic.flow.as_ref(),
             Out::Remote { publisher, .. } => publisher.flow.as_ref(),
@@ -357,7 +361,9 @@ impl Publisher {
             )
         };
         flow.ok_or_else(only_fast)?.expect_deadlines();
-        Ok(())
+        let options = MessageOptions { deadline: options.deadline.or(self.deadline), ..*options };
+        let encoded = self.heads.encode_apart(place, &options, payload.len());
+        encoded.map_err(|error| PublishError::BadOptions(error.to_string()))
     }
 
     #[inline]
