@@ -54,9 +54,8 @@ async fn the_books_of_every_workload_add_up_over_a_link_that_loses() {
             let least_us = results.latency.as_ref().map_or(4_000.0, |latency| latency.min_us);
             assert!(least_us >= 4_000.0, "{line}: {least_us} µs, and the link takes 4 ms");
             assert_eq!(results.delivered + results.lost, results.sent, "{line}");
-            if results.name == "fast" && line.contains("loss") {
-                assert!(results.lost > 0, "{line}: nothing of {} lost", results.sent);
-            }
+            // What the link loses, repeats mend for the most part, and reliable messages are sent until they arrive.
+            assert!(results.lost * 10 < results.sent, "{line}: {} of {} lost", results.lost, results.sent);
         }
         assert!(report.configuration.headline().contains(", link rtt=4ms"), "{line}");
     }
@@ -79,8 +78,8 @@ async fn a_duel_lets_everybody_cross_the_link_once_in_either_direction() {
             assert_eq!(duelist.sent, 1_000, "{who}");
             let lost = duelist.sent - duelist.delivered;
             if duelist.contender == Contender::Fast {
-                // Mean 50, standard deviation 6.9.
-                assert!((15..=85).contains(&lost), "{who}: {lost} lost");
+                // The link loses 50, standard deviation 6.9, and repeats mend most of it.
+                assert!(lost <= 85, "{who}: {lost} lost");
                 assert!(duelist.reported_missing >= lost, "{who}: {} reported", duelist.reported_missing);
             } else {
                 assert_eq!(lost, 0, "{who}");

@@ -191,3 +191,99 @@ async fn who_asks_for_the_last_values_gets_one_of_each_key() {
         assert_eq!(values, (0..5).map(|key| (key, 10)).collect::<Vec<_>>(), "{carrier:?}");
     }
 }
+
+/// Ages of the values that one subscriber holds of each key, looked at every 50 ms.
+async fn held_ages(
+    mut subscription: Subscription,
+    keys: u64,
+    began: Instant,
+    until: Instant,
+) -> Vec<Duration> {
+    let (mut held, mut ages) = (vec![None; keys as usize], Vec::new());
+    let mut look = tokio::time::interval(Duration::from_millis(50));
+    // Until every key was sent once, there is nothing to hold.
+    let settled = began + Duration::from_secs(3);
+    while Instant::now() < until {
+        tokio::select! {
+            batch = subscription.next_batch() => {
+                for message in batch.expect("the subscription lives").messages() {
+                    let (key, at_us) = parsed(message.payload());
+                    held[key as usize] = Some(began + Duration::from_micros(at_us));
+                }
+            }
+            _ = look.tick() => {
+                let now = Instant::now();
+                if now >= settled {
+                    ages.extend(held.iter().map(|at| at.map_or(now - began, |at| now - at)));
+                }
+            }
+        }
+    }
+    ages.sort_unstable();
+    ages
+}
+
+fn quantile(ages: &[Duration], share: f64) -> Duration {
+    ages[((ages.len() - 1) as f64 * share) as usize]
+}
+
+// F3b, F6: 100 subscribers, of whom 10 have 1 Mbit/s for 1,000 keys that change 50,000 times a second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "half a minute of load: `cargo test --release -p twinlane-tests --test all -- --ignored --nocapture slow_links`"]
+async fn subscribers_on_slow_links_hold_fresh_values_and_the_others_do_not_notice() {
+    const KEYS: u64 = 1_000;
+    const UPDATES_PER_SECOND: u64 = 50_000;
+    for slow in [0, 10] {
+        let world = World::new().await;
+        world.engine.declare("cells", latest()).unwrap();
+        let (began, until) = (Instant::now(), Instant::now() + Duration::from_secs(12));
+        let (mut relays, mut readers) = (Vec::new(), Vec::new());
+        for number in 0..100 {
+            let session = if number < slow {
+                let relay = Relay::start_slow(world.addr(), number, 125_000).await.unwrap();
+                let session = world.session_via(Carrier::Tcp, &relay).await;
+                relays.push(relay);
+                session
+            } else {
+                world.session(Carrier::Tcp).await
+            };
+            let subscription = session.subscribe("cells").await.unwrap();
+            readers.push(tokio::spawn(async move {
+                let ages = held_ages(subscription, KEYS, began, until).await;
+                drop(session);
+                ages
+            }));
+        }
+        let mut publisher = Session::local(&world.engine).publisher("cells").await.unwrap();
+        let mut sent = 0;
+        while Instant::now() < until {
+            let due = began.elapsed().as_micros() as u64 * UPDATES_PER_SECOND / 1_000_000;
+            while sent < due {
+                let key = sent % KEYS;
+                let value = value(key, began.elapsed().as_micros() as u64);
+                publisher.send_with(&value, MessageOptions::default().with_key(key)).await.unwrap();
+                sent += 1;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut ages = Vec::new();
+        for reader in readers {
+            ages.push(within("a reader", reader).await.unwrap());
+        }
+        let rss = std::fs::read_to_string("/proc/self/status").unwrap();
+        let rss = rss.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default().to_owned();
+        let (slow_ages, fast_ages) = ages.split_at(slow as usize);
+        for (who, ages) in [("slow", slow_ages.concat()), ("fast", fast_ages.concat())] {
+            let mut ages = ages;
+            ages.sort_unstable();
+            if !ages.is_empty() {
+                let (median, p99) = (quantile(&ages, 0.5), quantile(&ages, 0.99));
+                eprintln!(
+                    "{slow} slow of 100: {who}: held values are {median:?} old, p99 {p99:?}; {sent} sent, {rss}"
+                );
+            }
+        }
+        let p99 = slow_ages.iter().map(|ages| quantile(ages, 0.99)).max();
+        assert!(p99.is_none_or(|p99| p99 <= Duration::from_secs(1)), "{p99:?}");
+    }
+}
