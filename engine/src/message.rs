@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use twinlane_proto::frame::{Frames, Headers, MessageRef, Options, deadline_us};
+use twinlane_proto::frame::{Frames, Headers, MessageRef, Options};
 use twinlane_proto::{Channel, GapCause, Mode, Outcome, TopicName, TopicSpec};
 use twinlane_ring::Run;
 
-use crate::fast::{remaining_us, ticks_us};
+use crate::fast::{is_over, ticks_us};
 
 /// Frames below this are copied out of a batch; larger ones share its memory where that pins no history: at most
 /// four times their size, because a read shares 128 KiB.
@@ -53,9 +53,15 @@ impl TopicMeta {
         if !self.is_fast() {
             return first.saturating_add(index as u64);
         }
-        let away = frame.topic().wrapping_sub(first as u32) as i32;
-        first.saturating_add_signed(away.into())
+        offset_near(first, frame)
     }
+}
+
+/// The offset of a frame of a fast topic, of which it has the low 32 bits, in a run from `first` on.
+#[inline]
+pub(crate) fn offset_near(first: u64, frame: &MessageRef<'_>) -> u64 {
+    let away = frame.topic().wrapping_sub(first as u32) as i32;
+    first.saturating_add_signed(away.into())
 }
 
 /// One thing a subscription hands out.
@@ -184,8 +190,7 @@ impl Message {
 
     /// Whether its deadline has passed.
     pub(crate) fn is_expired(&self) -> bool {
-        self.topic.is_fast()
-            && deadline_us(&self.frame).is_some_and(|expiry| remaining_us(expiry, ticks_us()) == 0)
+        self.topic.is_fast() && is_over(&self.frame, ticks_us)
     }
 
     /// The same message as one of `topic`, at `offset`.

@@ -362,7 +362,7 @@ impl Publisher {
         };
         flow.ok_or_else(only_fast)?.expect_deadlines();
         let options = MessageOptions { deadline: options.deadline.or(self.deadline), ..*options };
-        let encoded = self.heads.encode_apart(place, &options, payload.len());
+        let encoded = self.heads.encode(place, &options, payload.len(), true);
         encoded.map_err(|error| PublishError::BadOptions(error.to_string()))
     }
 

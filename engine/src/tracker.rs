@@ -15,7 +15,7 @@ use twinlane_proto::frame::{Frames, MessageRef, deadline_us};
 
 use self::found::Found;
 use self::ledger::{Ledger, add};
-use crate::fast::{Counts, NewestByKey, key_of, remaining_us, ticks_us};
+use crate::fast::{Counts, NewestByKey, is_over, key_of, ticks_us};
 use crate::message::{Batch, Gap, Missing, RunBytes, TopicMeta};
 use crate::seq_window::{Look, SeqWindow};
 use crate::status::SubscriptionStats;
@@ -177,7 +177,6 @@ impl Tracker {
     }
 
     fn examine_fast(&mut self, bytes: &[u8], found: &mut Found, stats: &mut SubscriptionStats) {
-        // Read only where there is a deadline to compare it with.
         let mut now_us = None;
         let mut frames = Frames::new(bytes);
         loop {
@@ -191,8 +190,7 @@ impl Tracker {
                 gap.into_iter().for_each(|gap| found.gap(gap, bytes));
                 continue;
             }
-            let is_expired = deadline_us(frame.as_bytes())
-                .is_some_and(|expiry| remaining_us(expiry, *now_us.get_or_insert_with(ticks_us)) == 0);
+            let is_expired = is_over(frame.as_bytes(), || *now_us.get_or_insert_with(ticks_us));
             let (is_news, gap) = match self.topic.is_latest() {
                 true => (self.take_latest(&frame, found.first, stats), None),
                 false => self.take_seq(frame.source(), frame.seq(), stats),

@@ -9,14 +9,13 @@ use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
 use twinlane_proto::control::{Credit, Gap, LeftOut, Position, StreamEnd, Subscribe, TopicBound};
-use twinlane_proto::frame::{Frames, MessageRef, deadline_us, stamp_deadline};
-use twinlane_proto::limits::DEADLINE_MAX;
+use twinlane_proto::frame::{Frames, MessageRef, deadline_us};
 use twinlane_proto::{Code, Control, GapCause, TopicName};
 
 use super::AskedOn;
 use crate::config::SubscribeOptions;
 use crate::error::EndReason;
-use crate::fast::{Counts, LeftOut as Tally, Waiting, ticks_us};
+use crate::fast::{Counts, LeftOut as Tally, Waiting, arrive, ticks_us};
 use crate::incoming::Incoming;
 use crate::link::{Closing, Link, Piece};
 use crate::lock::lock;
@@ -340,18 +339,14 @@ impl State {
 
 /// The frames of a fast topic, to keep: what is left of their deadlines becomes the moment when they are over.
 fn with_expiries(piece: Piece<'_>) -> bytes::Bytes {
-    let starts =
-        || std::iter::once(0).chain(piece.ends.iter().map(|end| *end as usize)).take(piece.ends.len());
-    if starts().all(|at| deadline_us(&piece.bytes[at..]).is_none()) {
+    if Frames::new(&piece.bytes).all(|frame| deadline_us(frame.as_bytes()).is_none()) {
         return piece.into_kept();
     }
-    let now_us = ticks_us();
+    let (now_us, mut from) = (ticks_us(), 0);
     let mut bytes = piece.bytes.to_vec();
-    for at in starts() {
-        if let Some(left_us) = deadline_us(&bytes[at..]) {
-            let left_us = left_us.min(DEADLINE_MAX.as_micros() as u32);
-            stamp_deadline(&mut bytes[at..], now_us.wrapping_add(left_us));
-        }
+    for end in piece.ends {
+        arrive(&mut bytes[from..*end as usize], || now_us);
+        from = *end as usize;
     }
     bytes.into()
 }

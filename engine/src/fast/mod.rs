@@ -5,6 +5,7 @@
 
 mod by_key;
 mod clock;
+mod deadline;
 mod flow;
 mod left_out;
 mod sieve;
@@ -12,6 +13,7 @@ mod waiting;
 
 pub(crate) use by_key::NewestByKey;
 pub(crate) use clock::{expiry, remaining_us, ticks_us};
+pub(crate) use deadline::{arrive, is_in_time, is_over};
 pub(crate) use flow::{Ended, Flow};
 pub(crate) use left_out::{Counts, LeftOut};
 pub(crate) use sieve::Sieve;

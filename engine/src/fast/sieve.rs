@@ -10,10 +10,11 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use twinlane_proto::Mode;
-use twinlane_proto::frame::{Frames, MESSAGE_HEADER_BYTES, MessageRef, deadline_us, stamp_deadline};
+use twinlane_proto::frame::{Frames, MESSAGE_HEADER_BYTES, MessageRef, deadline_us};
 use twinlane_ring::{Cursor, Read};
 
-use super::clock::{remaining_us, ticks_us};
+use super::clock::ticks_us;
+use super::deadline::{is_in_time, is_over};
 use super::flow::Flow;
 use super::left_out::LeftOut;
 use super::waiting::{Waiting, key_of};
@@ -106,7 +107,8 @@ impl Sieve {
         self.flow.newest.as_deref()
     }
 
-    /// The values of this range that are the newest of their keys wait once more. What was replaced meanwhile was counted when it was read.
+    /// The values of this range that are the newest of their keys wait once more. What was replaced meanwhile was
+    /// counted when it was read.
     pub(crate) fn read_again(&mut self, range: Range<u64>) {
         let values = self.newest().map_or_else(Vec::new, |newest| newest.within(range.start, range.end));
         let Late::Latest(latest) = &mut self.late else { return };
@@ -164,27 +166,22 @@ impl Sieve {
     /// What of a run is not too old. `None`: nothing.
     fn sifted(&self, run: TopicRun) -> Option<TopicRun> {
         let now_us = ticks_us();
-        let is_regular = |frame: &MessageRef<'_>| match deadline_us(frame.as_bytes()) {
-            None => true,
-            Some(expiry) => !self.leaving && remaining_us(expiry, now_us) > 0,
+        let stays_as_it_is = |frame: &[u8]| match self.leaving {
+            true => deadline_us(frame).is_none(),
+            false => !is_over(frame, || now_us),
         };
-        if Frames::new(run.bytes()).all(|frame| is_regular(&frame)) {
+        if Frames::new(run.bytes()).all(|frame| stays_as_it_is(frame.as_bytes())) {
             return Some(run);
         }
         let (mut kept, mut frames, mut expired) = (Vec::with_capacity(run.bytes().len()), 0, 0);
         let mut first_offset = run.first_offset();
         for (offset, frame) in (run.first_offset()..).zip(Frames::new(run.bytes())) {
             let at = kept.len();
-            match deadline_us(frame.as_bytes()).map(|expiry| remaining_us(expiry, now_us)) {
-                Some(0) => {
-                    expired += 1;
-                    continue;
-                }
-                Some(left_us) if self.leaving => {
-                    kept.extend_from_slice(frame.as_bytes());
-                    stamp_deadline(&mut kept[at..], left_us);
-                }
-                _ => kept.extend_from_slice(frame.as_bytes()),
+            kept.extend_from_slice(frame.as_bytes());
+            if !is_in_time(&mut kept[at..], now_us, self.leaving) {
+                kept.truncate(at);
+                expired += 1;
+                continue;
             }
             if frames == 0 {
                 first_offset = offset;
@@ -209,11 +206,11 @@ impl Sieve {
                     untouched = Some(run.into());
                 }
                 Read::Run(run) => {
-                    untouched.take().into_iter().for_each(|earlier| latest.put(&earlier, &self.left_out));
-                    latest.put(&run.into(), &self.left_out);
+                    let runs = untouched.take().into_iter().chain([run.into()]);
+                    runs.for_each(|run| latest.put(&run, &self.left_out));
                 }
                 Read::Missed { from, to } => {
-                    untouched.take().into_iter().for_each(|earlier| latest.put(&earlier, &self.left_out));
+                    untouched.take().into_iter().for_each(|run| latest.put(&run, &self.left_out));
                     latest.catch_up(&self.flow, from, to, &self.left_out);
                 }
                 Read::Empty => break,
@@ -322,13 +319,9 @@ impl NewestFirst {
             self.stack.pop_back_if(|(_, frame)| bytes == 0 || bytes + frame.len() <= bytes_max)
         {
             self.bytes -= frame.len();
-            match deadline_us(&frame).map(|expiry| remaining_us(expiry, now_us)) {
-                Some(0) => {
-                    left_out.add_expired(1);
-                    continue;
-                }
-                Some(left_us) if leaving => stamp_deadline(&mut frame, left_us),
-                _ => {}
+            if !is_in_time(&mut frame, now_us, leaving) {
+                left_out.add_expired(1);
+                continue;
             }
             bytes += frame.len();
             chosen.push((offset, frame));

@@ -6,9 +6,9 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
-use twinlane_proto::frame::{MessageRef, deadline_us, stamp_deadline};
+use twinlane_proto::frame::MessageRef;
 
-use super::clock::remaining_us;
+use super::deadline::is_in_time;
 use super::left_out::LeftOut;
 use crate::message::TopicRun;
 
@@ -78,15 +78,9 @@ impl Waiting {
                 break;
             }
             let Some(mut value) = self.take_one() else { break };
-            if let Some(expiry) = deadline_us(&value.frame) {
-                match remaining_us(expiry, now_us) {
-                    0 => {
-                        left_out.add_expired(1);
-                        continue;
-                    }
-                    left_us if leaving => stamp_deadline(&mut value.frame, left_us),
-                    _ => {}
-                }
+            if !is_in_time(&mut value.frame, now_us, leaving) {
+                left_out.add_expired(1);
+                continue;
             }
             first_offset = first_offset.min(value.offset);
             end_offset = end_offset.max(value.offset + 1);

@@ -13,17 +13,15 @@ use twinlane_log::{Committed, Entry, Failure, Listener, Origin};
 use twinlane_proto::Code;
 use twinlane_proto::control::{Acked, Refused};
 use twinlane_proto::frame::{
-    MESSAGE_HEADER_BYTES, MessageRef, deadline_us, due_us, is_job, stamp_deadline, stamp_due, stamp_seq,
-    stamp_source, stamp_topic,
+    MESSAGE_HEADER_BYTES, MessageRef, due_us, is_job, stamp_due, stamp_seq, stamp_source, stamp_topic,
 };
-use twinlane_proto::limits::DEADLINE_MAX;
 use twinlane_ring::AppendError;
 
 use self::answers::{Answer, Answers, What};
 use super::runs::{frame_bytes, rebased};
 use super::store::Store;
 use super::{Drops, Topic};
-use crate::fast::{Counts, Flow, NewestByKey, key_of, ticks_us};
+use crate::fast::{Counts, Flow, NewestByKey, arrive, key_of, ticks_us};
 use crate::faults;
 use crate::heads::now_us;
 use crate::lock::lock;
@@ -477,9 +475,10 @@ impl Ingest {
             stamp_topic(frame, if flow.is_some() { offset as u32 } else { self.topic.meta.id });
             stamp_source(frame, self.source);
             stamp_delay(frame);
-            if let (Some(flow), Some(left_us)) = (flow, deadline_us(frame)) {
+            if let Some(flow) = flow
+                && arrive(frame, ticks_us)
+            {
                 flow.expect_deadlines();
-                stamp_deadline(frame, ticks_us().wrapping_add(left_us.min(DEADLINE_MAX.as_micros() as u32)));
             }
             if self.seq_base > 0 {
                 stamp_seq(frame, frame_seq(frame) - self.seq_base);

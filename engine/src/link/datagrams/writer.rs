@@ -11,16 +11,16 @@ use bytes::Bytes;
 use tokio::time::Sleep;
 use twinlane_proto::Control;
 use twinlane_proto::control::StreamEnd;
-use twinlane_proto::frame::{Frames, MessageRef, Packer, Push, deadline_us, stamp_deadline};
+use twinlane_proto::frame::{Frames, MessageRef, Packer, Push, deadline_us};
 
 use super::settling::{Sent, Settling};
 use crate::cursors::{Cursors, Step};
-use crate::fast::{remaining_us, ticks_us};
+use crate::fast::{arrive, is_in_time, remaining_us, ticks_us};
 use crate::link::fragments::{Place, Splitter, parity_for};
 use crate::link::outlet::{Outlet, Verdict};
 use crate::link::redundancy::{Origin, PathCounts, PathLoss, Repeats};
 use crate::link::{Link, Seat, now};
-use crate::message::TopicRun;
+use crate::message::{TopicRun, offset_near};
 use crate::transport::{DatagramError, Datagrams, activity};
 
 /// Bytes taken from one ring before the others get their turn.
@@ -241,7 +241,7 @@ impl Writer {
             // Kept as in a ring: a copy has less time left than the first one.
             self.stamped.clear();
             self.stamped.extend_from_slice(frame.as_bytes());
-            stamp_deadline(&mut self.stamped, ticks_us().wrapping_add(left_us));
+            arrive(&mut self.stamped, ticks_us);
             let expires = at + Duration::from_micros(left_us.into());
             self.repeats.note(at, origin, Some(expires), &self.stamped);
         }
@@ -350,10 +350,8 @@ impl Writer {
     /// Something of a `latest` topic is sent.
     fn note_sent(&mut self, key: u32, run: &TopicRun) {
         let first = run.first_offset();
-        let out_of_order = run.is_sparse().then(|| {
-            let places = Frames::new(run.bytes()).map(|frame| frame.topic().wrapping_sub(first as u32));
-            places.map(move |away| first.saturating_add_signed((away as i32).into()))
-        });
+        let offsets = || Frames::new(run.bytes()).map(|frame| offset_near(first, &frame));
+        let out_of_order = run.is_sparse().then(offsets);
         self.settling.touch(key, now(), first, out_of_order.into_iter().flatten());
     }
 
@@ -406,15 +404,12 @@ impl Writer {
 
 /// A frame as it lies in a ring, as it is sent now: with what is left of its deadline. `None`: nothing is left.
 fn in_time<'f>(frame: &'f [u8], stamped: &'f mut Vec<u8>) -> Option<&'f [u8]> {
-    let Some(expiry) = deadline_us(frame) else { return Some(frame) };
-    let left_us = remaining_us(expiry, ticks_us());
-    if left_us == 0 {
-        return None;
+    if deadline_us(frame).is_none() {
+        return Some(frame);
     }
     stamped.clear();
     stamped.extend_from_slice(frame);
-    stamp_deadline(stamped, left_us);
-    Some(stamped)
+    is_in_time(stamped, ticks_us(), true).then_some(stamped)
 }
 
 /// How far a run has been packed.
