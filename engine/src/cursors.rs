@@ -74,7 +74,7 @@ pub(crate) struct Cursors<T> {
     slots: Vec<Option<Slot<T>>>,
     free: Vec<u32>,
     turns: VecDeque<u32>,
-    /// Had a step since somebody asked, each once.
+    /// Those of fast topics that had a step since somebody asked, each once.
     touched: Vec<u32>,
     ready: Arc<ReadyQueue>,
 }
@@ -197,16 +197,13 @@ impl<T> Cursors<T> {
         &self.slots[key as usize].as_ref().expect("the key is of a cursor in the set").tag
     }
 
-    /// One of the cursors that had a step since they were asked for last; `None`: that was all of them.
+    /// One of the cursors of fast topics that had a step since they were asked for last; `None`: that was all of them.
     pub(crate) fn take_touched(&mut self) -> Option<&T> {
-        while let Some(key) = self.touched.pop() {
-            if self.slots[key as usize].is_some() {
-                let slot = self.slots[key as usize].as_mut()?;
-                slot.is_touched = false;
-                return Some(&slot.tag);
-            }
-        }
-        None
+        let slots = &mut self.slots;
+        let key = std::iter::from_fn(|| self.touched.pop()).find(|key| slots[*key as usize].is_some())?;
+        let slot = slots[key as usize].as_mut()?;
+        slot.is_touched = false;
+        Some(&slot.tag)
     }
 
     /// The next cursor's next step, at most `bytes_max` unless one frame is larger. `Pending`: nobody has any;
@@ -252,7 +249,7 @@ impl<T> Cursors<T> {
                 Step::Run(run)
             }
         };
-        if !std::mem::replace(&mut slot.is_touched, true) {
+        if slot.cursor.may_leave_out() && !std::mem::replace(&mut slot.is_touched, true) {
             self.touched.push(key);
         }
         self.requeue(key);

@@ -60,18 +60,6 @@ impl Heads {
         self.encode_options(&header, options, payload_bytes)
     }
 
-    /// As [`Self::encode`], of a message that is worth a reading of the clock.
-    pub(crate) fn encode_apart(
-        &mut self,
-        (topic, source, seq): (u32, u32, u64),
-        options: &MessageOptions<'_>,
-        payload_bytes: usize,
-    ) -> Result<(), FrameError> {
-        let header = MessageHeader { topic, source, seq, time_us: self.clock.now_us(true) };
-        self.optioned.clear();
-        self.encode_options(&header, options, payload_bytes)
-    }
-
     fn encode_options(
         &mut self,
         header: &MessageHeader,

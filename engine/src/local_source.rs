@@ -11,7 +11,7 @@ use twinlane_proto::Filter;
 use crate::config::SubscribeOptions;
 use crate::cursors::{Cursors, Step};
 use crate::error::{EndReason, OpenError};
-use crate::fast::{Counts, Ended};
+use crate::fast::Ended;
 use crate::incoming::Incoming;
 use crate::lock::lock;
 use crate::session::Local;
@@ -35,14 +35,12 @@ pub(crate) struct LocalSource {
 struct Seat {
     topic: Arc<Topic>,
     subscriber: Arc<Subscriber>,
-    /// What publishers had left out before this subscription.
-    upstream_before: Counts,
 }
 
 /// Topics that were found and not yet taken in.
 #[derive(Default)]
 struct Found {
-    topics: Mutex<Vec<(Arc<Topic>, Subscribed, Counts)>>,
+    topics: Mutex<Vec<(Arc<Topic>, Subscribed)>>,
     reader: AtomicWaker,
 }
 
@@ -59,9 +57,8 @@ impl LocalSource {
         let (posting, session) = (Arc::clone(&found), local.id.clone());
         let watch = local.core.topics.watch(filter, move |topic, is_new| {
             let start = if is_new { twinlane_proto::Start::All } else { options.start };
-            let upstream_before = topic.left_out_upstream();
             let subscribed = topic.subscribe(start, None, options.slow, &session, "local");
-            lock(&posting.topics).push((topic, subscribed, upstream_before));
+            lock(&posting.topics).push((topic, subscribed));
             posting.reader.wake();
         });
         local.subscriptions.fetch_add(1, Ordering::Relaxed);
@@ -131,10 +128,10 @@ impl LocalSource {
     }
 
     fn take_found(&mut self) -> Option<Incoming> {
-        let (topic, subscribed, upstream_before) = lock(&self.found.topics).pop()?;
+        let (topic, subscribed) = lock(&self.found.topics).pop()?;
         let Subscribed { cursor, subscriber, next_offset, next_source, outcome } = subscribed;
         let meta = Arc::clone(&topic.meta);
-        self.cursors.insert(cursor, Seat { topic, subscriber, upstream_before }, None);
+        self.cursors.insert(cursor, Seat { topic, subscriber }, None);
         Some(Incoming::Bound { topic: meta, next_offset, next_source, outcome, again: false })
     }
 }
@@ -143,7 +140,7 @@ impl Seat {
     /// What the subscriber should hear now of messages that were left out. `at_once`: nothing follows that would tell it
     /// later.
     fn left_out(&self, at_once: bool) -> Option<Incoming> {
-        let counts = self.topic.left_out_for(&self.subscriber, self.upstream_before, at_once)?;
+        let counts = self.topic.left_out_for(&self.subscriber, at_once)?;
         Some(Incoming::LeftOut { topic: Arc::clone(&self.topic.meta), counts })
     }
 }

@@ -106,6 +106,11 @@ impl TopicCursor {
         self.values = values.into();
     }
 
+    /// Whether it leaves out messages on purpose, as on fast topics.
+    pub(crate) fn may_leave_out(&self) -> bool {
+        self.sieve.is_some()
+    }
+
     /// How far it was read, if nothing waits to be read that lies before.
     pub(crate) fn read_through(&self) -> Option<u64> {
         let is_through = self.sieve.as_ref().is_none_or(|sieve| sieve.is_through());

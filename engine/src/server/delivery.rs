@@ -9,7 +9,7 @@ use twinlane_proto::control::{Gap, StreamEnd, TopicBound, Unsubscribed};
 use twinlane_proto::{Control, SlowPolicy, Start};
 
 use crate::cursors::Credit;
-use crate::fast::{Counts, Ended};
+use crate::fast::Ended;
 use crate::link::{Link, Outlet, OutletOwner, Seat, Verdict};
 use crate::topics::{Drops, Miss, Subscribed, Subscriber, Topic};
 
@@ -33,7 +33,6 @@ impl Binder {
         let resume = self.positions.get(topic.meta.name.as_str()).copied();
         let (fast, settles) = (topic.meta.is_fast(), topic.meta.is_latest());
         let over = if fast && link.has_datagrams() { "quic" } else { link.carrier.name() };
-        let upstream_before = topic.left_out_upstream();
         let subscribed = topic.subscribe(start, resume, self.slow, &self.session, over);
         let Subscribed { cursor, subscriber, next_offset, next_source, outcome } = subscribed;
         link.send(Control::TopicBound(TopicBound {
@@ -46,8 +45,7 @@ impl Binder {
             next_source,
             outcome,
         }));
-        let owner =
-            Arc::new(Delivery { lane: self.lane, topic: Arc::clone(topic), subscriber, upstream_before });
+        let owner = Arc::new(Delivery { lane: self.lane, topic: Arc::clone(topic), subscriber });
         let outlet = Outlet { lane: self.lane, topic: topic.meta.id, first_number: 0, fast, settles, owner };
         let credit = (!fast).then(|| Arc::clone(&self.credit));
         link.add_outlet(Seat { outlet, cursor, credit });
@@ -58,8 +56,6 @@ struct Delivery {
     lane: u32,
     topic: Arc<Topic>,
     subscriber: Arc<Subscriber>,
-    /// What publishers had left out before this subscription.
-    upstream_before: Counts,
 }
 
 impl OutletOwner for Delivery {
@@ -92,7 +88,7 @@ impl OutletOwner for Delivery {
     }
 
     fn left_out(&self, at_once: bool) -> Option<Control> {
-        let counts = self.topic.left_out_for(&self.subscriber, self.upstream_before, at_once)?;
+        let counts = self.topic.left_out_for(&self.subscriber, at_once)?;
         Some(counts.told_on(self.lane, self.topic.meta.id))
     }
 

@@ -8,7 +8,9 @@ mod lazy_ring;
 mod many;
 mod record;
 pub(crate) mod runs;
+mod sizes;
 pub(crate) mod store;
+mod subscriber;
 mod topic;
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,10 +26,10 @@ use crate::lock::lock;
 use crate::storage::Storage;
 
 pub(crate) use record::{RecordError, StreamRecord, TopicRecord};
-use topic::fast_payload_default;
-pub(crate) use topic::{
-    Drops, Miss, Subscribed, Subscriber, Topic, frame_bytes_max, random_u64, ring_config_for,
-};
+use sizes::fast_payload_default;
+pub(crate) use sizes::{frame_bytes_max, ring_config_for};
+pub(crate) use subscriber::Subscriber;
+pub(crate) use topic::{Drops, Miss, Subscribed, Topic, random_u64};
 
 /// Largest history that the queue core's segments can hold.
 pub(crate) const RETAIN_BYTES_MAX: u64 = 60 << 20;

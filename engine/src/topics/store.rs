@@ -15,7 +15,7 @@ use twinlane_ring::Ring;
 
 use super::last::LastValues;
 use super::runs::{ends, rebased};
-use super::topic::Subscriber;
+use super::subscriber::Subscriber;
 use crate::lock::lock;
 
 /// Messages between two looks for last values to save.

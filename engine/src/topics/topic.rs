@@ -2,37 +2,31 @@
 //!
 //! It moves no bytes between peers; publishers append through [`super::ingest`], subscribers read cursors.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use twinlane_log::{AppendError, Entry, Listener, Log, ReadError, Retention};
-use twinlane_proto::frame::{Frames, MESSAGE_HEADER_BYTES, MessageHeader, encode_end, stamp_topic};
-use twinlane_proto::limits::OPTIONS_BYTES_MAX;
+use twinlane_proto::frame::{Frames, MessageHeader, encode_end, stamp_topic};
 use twinlane_proto::{
     Channel, Code, GapCause, Last, Level, Mode, Outcome, SlowPolicy, Start, Storage, TopicName, TopicSpec,
 };
-use twinlane_ring::{Gating, Read, Ring, RingConfig, Start as RingStart};
+use twinlane_ring::{Gating, Read, Ring, Start as RingStart};
 
 use super::explain::explain;
 use super::last::LastValues;
 use super::lazy_ring::LazyRing;
 use super::record::TopicRecord;
+use super::sizes::ring_config;
 use super::store::{Holding, Store, once};
-use crate::config::{DATAGRAM_PAYLOAD_BYTES, FAST_PAYLOAD_BYTES, Limits};
-use crate::fast::{Counts, Ended, Flow, LeftOut, Sieve};
+use super::subscriber::Subscriber;
+use crate::config::Limits;
+use crate::fast::{Counts, Ended, Flow, Sieve};
 use crate::lock::lock;
 use crate::message::{TopicMeta, TopicRun};
-use crate::status::{SubscriberRow, TopicStatus};
+use crate::status::TopicStatus;
 use crate::topic_cursor::{PIECE_BYTES, SMALL_PIECE_BYTES, TopicCursor};
-
-/// Segments a topic's history is cut into: the retained window moves by one of them at a time.
-const SEGMENTS: usize = 4;
-/// Segments that readers may keep pinned beyond those before publishers see a full queue.
-const SPARE_SEGMENTS: usize = 4;
-/// Average frame for which a segment's frame index is sized; smaller frames end a segment earlier.
-const INDEXED_FRAME_BYTES: usize = 48;
 
 /// Bytes read at a time to find last values.
 const LAST_READ_BYTES: usize = 1 << 20;
@@ -76,25 +70,6 @@ impl Drops {
     pub(crate) fn add(counter: &AtomicU64, messages: u64) {
         counter.fetch_add(messages, Ordering::Relaxed);
     }
-}
-
-/// One subscriber of one topic, for status and for cutting off one that blocks publishers too long.
-#[derive(Debug)]
-pub(crate) struct Subscriber {
-    pub(crate) session: String,
-    pub(crate) over: &'static str,
-    pub(crate) slow: SlowPolicy,
-    pub(crate) position: AtomicU64,
-    /// What of a fast topic was not sent to it, and why.
-    pub(crate) left_out: Arc<LeftOut>,
-    /// Before this offset it is sent last values only.
-    live_from: u64,
-    /// What keeps publishers from overwriting what this subscriber has not read.
-    gate: Option<twinlane_ring::Gate>,
-    /// On a durable topic: it was up with what is in memory once. Catching up from further back is no fault.
-    was_current: AtomicBool,
-    /// Why it was ended by the engine.
-    end: OnceLock<(Code, String)>,
 }
 
 /// A new subscription to one topic.
@@ -322,17 +297,10 @@ impl Topic {
         };
         let first_value = values.first().filter(|_| self.flow.is_none());
         let next_offset = first_value.map_or(live_from, TopicRun::first_offset);
-        let subscriber = Arc::new(Subscriber {
-            session: session.to_owned(),
-            over,
-            slow,
-            position: AtomicU64::new(next_offset),
-            left_out: self.flow.as_ref().map_or_else(Arc::default, |flow| flow.downstream()),
-            live_from,
-            gate: cursor.gate(),
-            was_current: AtomicBool::new(false),
-            end: OnceLock::new(),
-        });
+        let positions = (next_offset, live_from);
+        let subscriber =
+            Subscriber::new((session, over, slow), positions, cursor.gate(), self.flow.as_deref());
+        let subscriber = Arc::new(subscriber);
         let mut cursor = match (&self.flow, &self.store) {
             (None, None) => TopicCursor::from(cursor),
             (Some(flow), _) => {
@@ -362,17 +330,7 @@ impl Topic {
     pub(crate) fn reader(&self, offset: u64) -> TopicCursor {
         let cursor = self.ring.cursor(RingStart::Offset(offset), Gating::Lossy);
         let Some(store) = &self.store else { return cursor.into() };
-        let nobody = Arc::new(Subscriber {
-            session: String::new(),
-            over: "local",
-            slow: SlowPolicy::Spill,
-            position: AtomicU64::new(offset),
-            left_out: Arc::default(),
-            live_from: 0,
-            gate: None,
-            was_current: AtomicBool::new(false),
-            end: OnceLock::new(),
-        });
+        let nobody = Arc::new(Subscriber::new(("", "local", SlowPolicy::Spill), (offset, 0), None, None));
         TopicCursor::durable(
             cursor,
             Arc::clone(store),
@@ -429,21 +387,10 @@ impl Topic {
         }
     }
 
-    /// What publishers of a fast topic, and this engine on their behalf, left out so far.
-    pub(crate) fn left_out_upstream(&self) -> Counts {
-        self.flow.as_ref().map_or_else(Counts::default, |flow| flow.upstream.counts())
-    }
-
-    /// What `subscriber` should hear now of messages that were left out since it began with `upstream_before`, if anything.
-    /// `at_once`: nothing follows that would tell it later.
-    pub(crate) fn left_out_for(
-        &self,
-        subscriber: &Subscriber,
-        upstream_before: Counts,
-        at_once: bool,
-    ) -> Option<Counts> {
-        let flow = self.flow.as_ref()?;
-        subscriber.left_out.untold(flow.upstream.counts().since(upstream_before), at_once)
+    /// What `subscriber` should hear now of messages that were left out since it began, if anything. `at_once`: nothing
+    /// follows that would tell it later.
+    pub(crate) fn left_out_for(&self, subscriber: &Subscriber, at_once: bool) -> Option<Counts> {
+        subscriber.untold(self.flow.as_ref()?, at_once)
     }
 
     /// Whether a remote subscriber of a reliable topic was not sent everything yet.
@@ -486,8 +433,8 @@ impl Topic {
     pub(crate) fn status(&self) -> TopicStatus {
         let spec = &self.meta.spec;
         // What is on disk may be acknowledged a moment before it is shown.
-        let next =
-            self.store.as_ref().map_or_else(|| self.ring.next(), |store| store.log.bounds(self.meta.id).next);
+        let bounds = self.store.as_ref().map(|store| store.log.bounds(self.meta.id));
+        let next = bounds.map_or_else(|| self.ring.next(), |bounds| bounds.next);
         let subscribers: Vec<_> =
             lock(&self.subscribers).iter().filter_map(Weak::upgrade).map(|one| one.row(next, spec)).collect();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -520,7 +467,7 @@ impl Topic {
                 Last::Topic => "topic".to_owned(),
                 Last::Key => "key".to_owned(),
             },
-            log_bytes: self.store.as_ref().map_or(0, |store| store.log.bounds(self.meta.id).bytes),
+            log_bytes: bounds.map_or(0, |bounds| bounds.bytes),
             epoch: self.meta.epoch,
             oldest: self.oldest(),
             next,
@@ -533,75 +480,6 @@ impl Topic {
             explanation: explain(spec),
         }
     }
-}
-
-impl Subscriber {
-    pub(super) fn set_current(&self) {
-        self.was_current.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn was_current(&self) -> bool {
-        self.was_current.load(Ordering::Relaxed)
-    }
-
-    /// Whether it keeps publishers waiting, where what is in memory begins with `shown_from`.
-    pub(super) fn blocks(&self, shown_from: u64) -> bool {
-        self.was_current() && self.ended().is_none() && self.position.load(Ordering::Relaxed) < shown_from
-    }
-
-    /// The engine ends this subscription; it finds out at its next read.
-    pub(super) fn end(&self, code: Code, why: &str) {
-        let _ = self.end.set((code, why.to_owned()));
-    }
-
-    pub(super) fn ended(&self) -> Option<&(Code, String)> {
-        self.end.get()
-    }
-
-    fn row(&self, next: u64, spec: &TopicSpec) -> SubscriberRow {
-        let position = self.position.load(Ordering::Relaxed);
-        let policy = match (spec.channel, self.slow) {
-            (Channel::Fast, _) if spec.mode == Mode::Latest => "keep newest",
-            (Channel::Fast, _) => "drop oldest",
-            (Channel::Reliable, SlowPolicy::Block) => "block",
-            (Channel::Reliable, SlowPolicy::Disconnect) => "disconnect",
-            (Channel::Reliable, SlowPolicy::Spill) if spec.storage == Storage::Disk => "spill",
-            (Channel::Reliable, SlowPolicy::Spill) => "block",
-        };
-        SubscriberRow {
-            session: self.session.clone(),
-            over: self.over.to_owned(),
-            position,
-            lag: next.saturating_sub(position),
-            policy: policy.to_owned(),
-        }
-    }
-}
-
-pub(crate) fn frame_bytes_max(spec: &TopicSpec) -> usize {
-    MESSAGE_HEADER_BYTES + OPTIONS_BYTES_MAX + spec.payload_bytes_max as usize
-}
-
-/// What a fast topic takes unless it chooses: so little that its history needs no larger segments for it.
-pub(super) fn fast_payload_default(retain_bytes: u64) -> u32 {
-    let headers = (MESSAGE_HEADER_BYTES + OPTIONS_BYTES_MAX) as u64;
-    let fitting = (retain_bytes / SEGMENTS as u64).saturating_sub(headers);
-    fitting.clamp(DATAGRAM_PAYLOAD_BYTES.into(), FAST_PAYLOAD_BYTES.into()) as u32
-}
-
-/// The ring that holds `queue_bytes` of frames as large as `frame_bytes_max`.
-pub(crate) fn ring_config_for(queue_bytes: usize, frame_bytes_max: usize) -> RingConfig {
-    let segment_bytes = (queue_bytes / SEGMENTS).max(frame_bytes_max).next_multiple_of(64);
-    RingConfig {
-        segment_bytes,
-        segment_frames: segment_bytes / INDEXED_FRAME_BYTES,
-        segments: SEGMENTS,
-        spare_segments: SPARE_SEGMENTS,
-    }
-}
-
-fn ring_config(recent_bytes: u64, spec: &TopicSpec) -> RingConfig {
-    ring_config_for(recent_bytes as usize, frame_bytes_max(spec))
 }
 
 pub(crate) fn random_u64() -> u64 {
