@@ -51,12 +51,12 @@ impl Dialing {
     }
 }
 
-/// What a session begins on.
-pub(super) enum Reached {
-    /// TCP. QUIC, if it was wanted, may still come.
-    Tcp(Stream, Option<Dialing>),
-    /// QUIC alone.
-    Quic(Stream, Datagrams),
+/// What there is for fast topics beside the stream that a session begins on.
+pub(super) enum Beside {
+    /// The stream is TCP. QUIC, if it was wanted, may still come.
+    Dialing(Option<Dialing>),
+    /// The stream is QUIC's own: that is all there is.
+    Datagrams(Datagrams),
 }
 
 /// Reaches the server over TCP, and over `quic` where that is all that gets through.
@@ -69,9 +69,9 @@ pub(super) async fn reach(
     tls: Option<&ClientTls>,
     quic: Option<Dialing>,
     timeout: Duration,
-) -> Result<Reached, ConnectError> {
+) -> Result<(Stream, Beside), ConnectError> {
     let mut tcp = pin!(connect_tcp(target.addr, &target.name, tls, timeout));
-    let Some(mut quic) = quic else { return Ok(Reached::Tcp(tcp.await?, None)) };
+    let Some(mut quic) = quic else { return Ok((tcp.await?, Beside::Dialing(None))) };
     let tcp_done = {
         // TCP's patience begins when QUIC is there.
         let mut quic_alone = pin!(async {
@@ -88,14 +88,14 @@ pub(super) async fn reach(
         }
     };
     let error = match tcp_done {
-        Some(Ok(stream)) => return Ok(Reached::Tcp(stream, Some(quic))),
+        Some(Ok(stream)) => return Ok((stream, Beside::Dialing(Some(quic)))),
         // Whoever answers is not the server, or nobody can say so.
         Some(Err(error)) if !may_be_blocked(&error) => return Err(error),
         Some(Err(error)) => error,
         None => ConnectError::Timeout { addr: target.addr, timeout: TCP_PATIENCE },
     };
     match tokio::time::timeout(QUIC_PATIENCE, quic.connected()).await {
-        Ok(Ok((stream, datagrams))) => Ok(Reached::Quic(stream, datagrams)),
+        Ok(Ok((stream, datagrams))) => Ok((stream, Beside::Datagrams(datagrams))),
         Ok(Err(_)) | Err(_) => Err(error),
     }
 }

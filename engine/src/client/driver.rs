@@ -9,7 +9,7 @@ use twinlane_proto::control::{Auth, Goodbye, Hello, Purpose, Resume, Welcome};
 use twinlane_proto::session::SessionConfig;
 use twinlane_proto::{Code, Session, VERSION};
 
-use super::dial::{Dialing, Reached, reach};
+use super::dial::{Beside, Dialing, reach};
 use super::fallback::Fallback;
 use super::peer::ServerPeer;
 use super::target::{Target, resolve};
@@ -18,7 +18,7 @@ use crate::config::{ConnectOptions, Transports};
 use crate::events::SessionEvent;
 use crate::link::{Closing, Link, liveness};
 use crate::lock::lock;
-use crate::transport::{ClientTls, ConnectError, Datagrams, Stream, connect_quic};
+use crate::transport::{ClientTls, ConnectError, Stream, connect_quic};
 
 /// How long a new session waits for QUIC, from when it began to connect, before fast topics begin over TCP.
 const QUIC_HEAD_START: Duration = Duration::from_millis(500);
@@ -62,13 +62,6 @@ impl From<Failed> for ConnectError {
             Failed::Rejected(Closing { code, reason }) => Self::Rejected { code, reason },
         }
     }
-}
-
-/// What carries fast topics beside the stream of a new connection.
-enum Beside {
-    Datagrams(Datagrams),
-    /// Nothing yet, or nothing ever.
-    Dialing(Option<Dialing>),
 }
 
 /// A connection whose handshake is done.
@@ -141,11 +134,7 @@ impl Driver {
     async fn connect(&self) -> Result<Connection, Failed> {
         let began = Instant::now();
         let target = resolve(&self.core.options.server).await?;
-        let reached = self.reach(&target).await?;
-        let (stream, beside) = match reached {
-            Reached::Tcp(stream, dialing) => (stream, Beside::Dialing(dialing)),
-            Reached::Quic(stream, datagrams) => (stream, Beside::Datagrams(datagrams)),
-        };
+        let (stream, beside) = self.reach(&target).await?;
         let (connection, welcome) = self.hello(stream, Purpose::Primary).await?;
         let resumed = welcome.resumed;
         {
@@ -194,12 +183,12 @@ impl Driver {
     }
 
     /// Connects over the transports that were asked for, at once.
-    async fn reach(&self, target: &Target) -> Result<Reached, ConnectError> {
+    async fn reach(&self, target: &Target) -> Result<(Stream, Beside), ConnectError> {
         let timeout = self.core.options.connect_timeout;
         match (self.core.options.transports, &self.tls) {
             (Transports::QuicOnly, Some(tls)) => {
                 let (stream, datagrams) = connect_quic(target.addr, &target.name, tls, timeout).await?;
-                Ok(Reached::Quic(stream, datagrams))
+                Ok((stream, Beside::Datagrams(datagrams)))
             }
             (Transports::Both, Some(tls)) => {
                 reach(target, Some(tls), Some(Dialing::start(target, tls, timeout)), timeout).await
