@@ -1,7 +1,8 @@
 //! Puts files back to what a lost page cache would have left, from the journal of the forgetting disk.
 //!
 //! The process that wrote them is dead by then. What no sync covered is undone wholly, or survives by sectors, or
-//! up to a point with zeroes after it; unsynced names vanish, new ones from the end. What was synced stays.
+//! up to a point with zeroes after it; unsynced names vanish, new ones from the end. What was synced stays, also where
+//! the same bytes were written over it once more.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
@@ -40,9 +41,9 @@ impl Loss {
 pub struct Lost {
     /// Changes in the journal, synced ones included.
     pub changes: u64,
-    /// Bytes of files that are as they were before.
+    /// Bytes of files that are as they were before, or zeroes.
     pub bytes: u64,
-    /// Bytes that survived although nothing had synced them.
+    /// Bytes that survived although nothing had synced their last write.
     pub survived: u64,
     /// Names that are as they were before.
     pub names: u64,
@@ -67,6 +68,14 @@ struct Entry {
     a: u64,
     b: u64,
     bytes: Vec<u8>,
+}
+
+/// A sector, or what of it no sync covers, as the process that died saw it.
+#[derive(Debug)]
+struct Piece {
+    at: u64,
+    bytes: Vec<u8>,
+    reached: bool,
 }
 
 /// Half-open ranges of bytes.
@@ -209,7 +218,7 @@ fn undo_file(
 ) -> io::Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let (touched, bytes) = unsynced(changes, undone, file.metadata()?.len());
-    let saved = save(&file, &touched, loss, random)?;
+    let pieces = pieces(&file, &touched, loss, random)?;
     let mut protected = Ranges::default();
     let mut size_is_synced = false;
     for change in changes.iter().rev() {
@@ -230,9 +239,14 @@ fn undo_file(
             (_, true) => {}
         }
     }
-    let survived: u64 = saved.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-    for (at, bytes) in saved {
-        file.write_all_at(&bytes, at)?;
+    let mut survived = 0;
+    for piece in pieces {
+        if piece.reached || piece.is_in(&file)? {
+            survived += piece.bytes.len() as u64;
+            file.write_all_at(&piece.bytes, piece.at)?;
+        } else if loss == Loss::Zeroed {
+            file.write_all_at(&vec![0; piece.bytes.len()], piece.at)?;
+        }
     }
     lost.bytes += bytes.saturating_sub(survived);
     lost.survived += survived;
@@ -256,13 +270,8 @@ fn unsynced(changes: &[&Entry], undone: &HashSet<u64>, file_bytes: u64) -> (Vec<
     (ranges, bytes)
 }
 
-/// The pieces that survive, as they will be.
-fn save(
-    file: &File,
-    touched: &[(u64, u64)],
-    loss: Loss,
-    random: &mut Seeded,
-) -> io::Result<Vec<(u64, Vec<u8>)>> {
+/// Draws which of the touched pieces had reached the disk.
+fn pieces(file: &File, touched: &[(u64, u64)], loss: Loss, random: &mut Seeded) -> io::Result<Vec<Piece>> {
     let mut sectors = Vec::new();
     for &(from, to) in touched {
         let mut at = from;
@@ -272,23 +281,32 @@ fn save(
             at = end;
         }
     }
-    let reached = random.below(sectors.len() as u64 + 1) as usize;
-    let mut saved = Vec::new();
+    let front = random.below(sectors.len() as u64 + 1) as usize;
+    let mut pieces = Vec::new();
     for (index, (at, end)) in sectors.into_iter().enumerate() {
-        let mut bytes = vec![0; (end - at) as usize];
-        let survives = match loss {
+        let reached = match loss {
             Loss::Whole => false,
             Loss::Torn => random.chance(500),
-            Loss::Zeroed => index < reached,
+            Loss::Zeroed => index < front,
         };
-        if survives {
-            file.read_exact_at(&mut bytes, at)?;
-        }
-        if survives || loss == Loss::Zeroed {
-            saved.push((at, bytes));
+        let mut bytes = vec![0; (end - at) as usize];
+        file.read_exact_at(&mut bytes, at)?;
+        pieces.push(Piece { at, bytes, reached });
+    }
+    Ok(pieces)
+}
+
+impl Piece {
+    /// Whether `file`, with its changes undone, has these bytes already. Then nothing can be lost here: of a block that
+    /// it had before, a disk has the old bytes or the new ones, never zeroes. Without this, recovery that writes the
+    /// log's end again to make sure of it would be blamed for a loss that no disk makes.
+    fn is_in(&self, file: &File) -> io::Result<bool> {
+        let mut before = vec![0; self.bytes.len()];
+        match file.read_exact_at(&mut before, self.at) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            other => other.map(|()| before == self.bytes),
         }
     }
-    Ok(saved)
 }
 
 fn undo_name(entry: &Entry, journal_dir: &Path) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use twinlane_checker::rollback::Loss;
+use twinlane_checker::rollback::{Loss, Lost};
 use twinlane_checker::shim::{Control, Shim, build_library};
 use twinlane_tests::Seeded;
 
@@ -57,8 +57,8 @@ impl World {
         assert_eq!(output.status.code(), None, "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    fn lose(&self, loss: Loss, seed: u64) {
-        self.shim.lose(loss, &mut Seeded::new(seed)).unwrap();
+    fn lose(&self, loss: Loss, seed: u64) -> Lost {
+        self.shim.lose(loss, &mut Seeded::new(seed)).unwrap()
     }
 
     /// What is left after the steps, a kill and the loss of the page cache.
@@ -125,6 +125,61 @@ fn a_zeroed_loss_keeps_the_length_and_a_front() {
         assert!(front >= 8_192 && left[front..].iter().all(|byte| *byte == 0), "seed {seed}");
         assert_eq!(left[..front], letters("abc")[..front], "seed {seed}");
     }
+}
+
+#[test]
+fn what_was_only_written_again_as_it_was_is_in_no_danger() {
+    for loss in [Loss::Whole, Loss::Torn, Loss::Zeroed] {
+        for seed in 0..8 {
+            let world = World::new();
+            world.write(&["a", "b", "names", "sync"]);
+            world.lose(loss, seed);
+            // Its next life writes what is durable once more and dies before its sync.
+            world.write(&["a"]);
+            let lost = world.lose(loss, seed);
+            let left = std::fs::read(world.data().join("log")).unwrap();
+            assert!(left == letters("ab"), "{loss:?}, seed {seed}: a durable byte is gone");
+            assert_eq!(lost.bytes, 0, "{loss:?}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn what_was_written_again_over_what_no_sync_covered_is_in_danger_as_before() {
+    for loss in [Loss::Whole, Loss::Zeroed] {
+        for fails in [false, true] {
+            let world = World::new();
+            // The directory's sync is the first one.
+            world.shim.set(Control::FailSyncIn, 2 * u64::from(fails)).unwrap();
+            world.write(if fails { &["a", "names", "try-sync"] } else { &["a", "names"] });
+            world.write(&["a"]);
+            let lost = world.lose(loss, 1);
+            let left = std::fs::read(world.data().join("log")).unwrap();
+            let kept = left.iter().filter(|byte| **byte == b'a').count();
+            assert!(kept < 8_192, "{loss:?}, a sync fails: {fails}: all of it is there");
+            assert_eq!(lost.bytes, (8_192 - kept) as u64, "{loss:?}, a sync fails: {fails}");
+        }
+    }
+}
+
+#[test]
+fn behind_what_was_written_again_a_zeroed_loss_takes_what_is_new() {
+    let mut zeroes = 0;
+    for seed in 0..8 {
+        let world = World::new();
+        world.write(&["a", "b", "names", "sync"]);
+        world.write(&["a", "c", "d"]);
+        let lost = world.lose(Loss::Zeroed, seed);
+        let left = std::fs::read(world.data().join("log")).unwrap();
+        assert_eq!(left.len(), 3 * 8_192, "seed {seed}");
+        assert_eq!(left[..8_192], letters("a"), "seed {seed}");
+        let front = left.iter().position(|byte| *byte == 0).unwrap_or(left.len());
+        assert_eq!(left[..front], letters("acd")[..front], "seed {seed}");
+        assert!(left[front..].iter().all(|byte| *byte == 0), "seed {seed}");
+        assert_eq!(lost.bytes, (left.len() - front) as u64, "seed {seed}: what was zeroed is lost");
+        zeroes += left.len() - front;
+    }
+    assert!(zeroes > 8_192, "{zeroes} bytes were zeroed");
 }
 
 #[test]
