@@ -27,7 +27,7 @@ struct Witness {
     test: &'static str,
 }
 
-const MUTANTS: [Mutant; 12] = [
+const MUTANTS: [Mutant; 13] = [
     Mutant {
         name: "relaxed_commit",
         fault: "commit words are stored without release",
@@ -92,6 +92,11 @@ const MUTANTS: [Mutant; 12] = [
             file: "queue",
             test: "who_waits_for_room_for_a_large_frame_is_not_told_of_small_segments",
         },
+    },
+    Mutant {
+        name: "turn_left_early",
+        fault: "who did the work does not look whether more was left meanwhile",
+        witness: Witness { file: "loom", test: "work_that_is_left_while_another_has_the_turn_is_done" },
     },
     Mutant {
         name: "dirty_words",

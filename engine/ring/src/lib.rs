@@ -10,6 +10,8 @@
 //! | [`Gating::Lossy`] | is moved forward and told exactly what it missed | never wait for it |
 //! | [`Gating::Gated`] | misses nothing | see [`AppendError::Full`] |
 //!
+//! Beside it is [`Turns`]: who of many does what all of them left to be done.
+//!
 //! How it works, and why it is correct, file by file: `words` (the two packed words), `segment` (memory
 //! and its holders), `core` (rotation, sleep, close), `ring` (claim, copy, commit), `cursor` (read).
 
@@ -25,6 +27,7 @@ mod room;
 mod run;
 mod segment;
 mod sync;
+mod turns;
 mod wait;
 mod words;
 
@@ -33,3 +36,4 @@ pub use cursor::{Cursor, Gating, Read, Start};
 pub use gate::Gate;
 pub use ring::{AppendError, Appended, Ring};
 pub use run::Run;
+pub use turns::{Turn, Turns};

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
-use twinlane_ring::{AppendError, Cursor, Gating, Read, Ring, RingConfig, Start};
+use twinlane_ring::{AppendError, Cursor, Gating, Read, Ring, RingConfig, Start, Turns};
 
 const FOREVER: Duration = Duration::MAX;
 
@@ -443,5 +443,51 @@ fn a_queue_climbs_its_steps_while_it_is_read_and_loses_nothing() {
         }
         assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
         drop(producer.join().expect("no panic"));
+    });
+}
+
+/// Leaves one piece of work and helps. What is left is there: so appending and saying so go together.
+fn leave_one(ring: &Mutex<Ring>, turns: &Turns<(Cursor, Vec<u8>)>, value: u8) {
+    let ring = ring.lock().expect("not poisoned");
+    turns.leave(append(&ring, value).expect("there is room") + 1);
+    drop(ring);
+    turns.help(|(cursor, seen), _| seen.extend(values(cursor)), |()| ());
+}
+
+#[test]
+fn work_that_is_left_while_another_has_the_turn_is_done() {
+    check(3, || {
+        let ring = ring(4, 2, 0);
+        let cursor = ring.cursor(Start::Offset(0), Gating::Lossy);
+        let turns = Arc::new(Turns::new((cursor, Vec::new())));
+        let ring = Arc::new(Mutex::new(ring));
+        let helpers: Vec<_> = (1..=2)
+            .map(|value| {
+                let (ring, turns) = (Arc::clone(&ring), Arc::clone(&turns));
+                thread::spawn(move || leave_one(&ring, &turns, value))
+            })
+            .collect();
+        helpers.into_iter().for_each(|helper| helper.join().expect("a helper ends"));
+        let mut seen = turns.take().1.clone();
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2], "nobody is left to do the rest");
+    });
+}
+
+#[test]
+fn who_waits_for_the_turn_leaves_nothing_undone_either() {
+    check(3, || {
+        let turns = Arc::new(Turns::new(0));
+        let helper = {
+            let turns = Arc::clone(&turns);
+            thread::spawn(move || {
+                turns.leave(1);
+                turns.help(|done, to| *done = to, |()| ());
+            })
+        };
+        drop(turns.take());
+        turns.help(|done, to| *done = to, |()| ());
+        helper.join().expect("a helper ends");
+        assert_eq!((*turns.take(), turns.undone()), (1, 0));
     });
 }
