@@ -156,7 +156,8 @@ pub enum Auth {
 
 impl Auth {
     /// Whether `token` opens a session. Every stored hash is compared, in constant time each.
-    pub(crate) fn admits(&self, token: Option<&[u8]>) -> bool {
+    #[must_use]
+    pub fn admits(&self, token: Option<&[u8]>) -> bool {
         match (self, token) {
             (Self::Open, _) => true,
             (Self::Tokens(_), None) => false,

@@ -1,6 +1,7 @@
 //! The engine: topics in this process, and the doors through which others reach them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,8 @@ pub(crate) struct Core {
     /// They hold the engine: it lives until it is shut down once it has listened.
     answering: Mutex<Option<[AbortHandle; 2]>>,
     refused: Mutex<BTreeMap<String, u64>>,
+    /// Whether it has an event layer.
+    pub(crate) has_events: AtomicBool,
 }
 
 impl Engine {
@@ -91,6 +94,7 @@ impl Engine {
             listeners: Mutex::default(),
             answering: Mutex::default(),
             refused: Mutex::default(),
+            has_events: AtomicBool::new(false),
             config,
         };
         Ok(Self::of(Arc::new(core)))
@@ -111,7 +115,7 @@ impl Engine {
     ///
     /// [`ListenError`] names the address or file and says what to change.
     pub async fn listen(&self, options: ListenOptions) -> Result<Listening, ListenError> {
-        server::listen(&self.core, options).await
+        server::listen(&self.core, options, None).await
     }
 
     /// Declares a topic. Does nothing if it is already declared so.
@@ -215,11 +219,11 @@ impl Core {
         self.remove_inbox(&session.name());
     }
 
-    /// Nobody waits for answers in this inbox any more.
+    /// Nobody waits for answers to `session` any more, or for what it says.
     pub(crate) fn remove_inbox(&self, session: &str) {
-        let name =
-            parse_name(&crate::request::inbox_name(session)).expect("a session's number makes a good name");
-        self.topics.remove(&name);
+        for name in [crate::request::inbox_name(session), crate::events::native::uplink(session)] {
+            self.topics.remove(&parse_name(&name).expect("a session's number makes a good name"));
+        }
     }
 
     /// A connection ended before it had a session.

@@ -31,13 +31,15 @@ mod config;
 mod cursors;
 mod engine;
 mod error;
-mod events;
+pub mod events;
 mod fast;
 #[cfg(feature = "faults")]
 #[doc(hidden)]
 pub mod faults;
 #[cfg(not(feature = "faults"))]
 mod faults;
+#[doc(hidden)]
+pub mod gateway;
 mod heads;
 mod incoming;
 mod job;
@@ -53,6 +55,7 @@ mod request;
 mod seq_window;
 mod server;
 mod session;
+mod session_events;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub mod simulation;
@@ -74,13 +77,13 @@ pub use error::{
     ConfigError, DeclareError, EndReason, OpenError, PublishError, QueueError, RequestError, SettleError,
     TryPublishError,
 };
-pub use events::{SessionEvent, SessionEvents};
 pub use job::Job;
 pub use message::{Batch, Delivery, DeliveryRef, Gap, Message, MessageView, Missing};
 pub use publisher::{Ack, BatchAck, Flushed, MessageOptions, Publisher};
 pub use request::{Request, Responder};
 pub use server::Listening;
 pub use session::Session;
+pub use session_events::{SessionEvent, SessionEvents};
 pub use status::{
     EngineStatus, LogRow, QueueRow, SessionRow, SessionStatus, SubscriberRow, SubscriptionStats, SwitchRow,
     TopicStatus, UdpPath,

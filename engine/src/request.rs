@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Mutex as AsyncMutex, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use twinlane_proto::frame::ReplyTo;
-use twinlane_proto::{Start, TopicName, TopicSpec};
+use twinlane_proto::{Outcome, Start, TopicName, TopicSpec};
 
 use crate::config::{PublisherOptions, SubscribeOptions};
 use crate::error::{OpenError, PublishError, RequestError};
@@ -41,11 +41,21 @@ pub(crate) struct Requests {
     publishers: Publishers<String>,
 }
 
+/// Who waits for what, by number.
+type Waiting = Mutex<HashMap<u64, Waiter>>;
+
+enum Waiter {
+    /// For one answer.
+    Once(oneshot::Sender<Message>),
+    /// For all that come, until the inbox is lost.
+    Each(mpsc::Sender<Message>),
+}
+
 /// Where answers arrive.
 struct Inbox {
     session: String,
     topic: u32,
-    waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Message>>>>,
+    waiting: Arc<Waiting>,
     /// Ends with the session: reading an inbox that is gone is over by itself.
     reading: tokio::task::JoinHandle<()>,
 }
@@ -68,7 +78,7 @@ impl Requests {
             let correlation = self.next.fetch_add(1, Ordering::Relaxed);
             let (answer, answered) = oneshot::channel();
             let (inbox, waiting) = self.inbox(session).await?;
-            lock(&waiting).insert(correlation, answer);
+            lock(&waiting).insert(correlation, Waiter::Once(answer));
             let _forget = Forget { waiting: &waiting, correlation };
             let publisher = self
                 .publishers
@@ -84,11 +94,25 @@ impl Requests {
         tokio::time::timeout(timeout, asked).await.map_err(|_| RequestError::Timeout(timeout))?
     }
 
-    /// The inbox's topic number, and who waits for what. Opened at the first request, and again for a new session.
-    async fn inbox(
+    /// A number under which messages are answered again and again, and where they come: at most `messages_max` wait, then
+    /// the inbox does. Ends when the inbox is lost or emptied behind our back: what was answered may be missing then.
+    pub(crate) async fn stream(
         &self,
         session: &Session,
-    ) -> Result<(u32, Arc<Mutex<HashMap<u64, oneshot::Sender<Message>>>>), RequestError> {
+        messages_max: usize,
+    ) -> Result<(ReplyTo, mpsc::Receiver<Message>), RequestError> {
+        let correlation = self.next.fetch_add(1, Ordering::Relaxed);
+        let (answers, answered) = mpsc::channel(messages_max);
+        let (topic, waiting) = self.inbox(session).await?;
+        let mut waiting = lock(&waiting);
+        // Those that nobody reads any more are found when there is a new one.
+        waiting.retain(|_, waiter| !matches!(waiter, Waiter::Each(each) if each.is_closed()));
+        waiting.insert(correlation, Waiter::Each(answers));
+        Ok((ReplyTo { topic, correlation }, answered))
+    }
+
+    /// The inbox's topic number, and who waits for what. Opened at the first request, and again for a new session.
+    async fn inbox(&self, session: &Session) -> Result<(u32, Arc<Waiting>), RequestError> {
         let id = session.id();
         let mut inbox = self.inbox.lock().await;
         let usable = inbox.as_ref().filter(|inbox| inbox.session == id && !inbox.reading.is_finished());
@@ -102,7 +126,7 @@ impl Requests {
 
 /// Takes a request that is over, answered or not, off the list.
 struct Forget<'a> {
-    waiting: &'a Mutex<HashMap<u64, oneshot::Sender<Message>>>,
+    waiting: &'a Waiting,
     correlation: u64,
 }
 
@@ -117,19 +141,43 @@ async fn open_inbox(session: &Session, id: String) -> Result<Inbox, RequestError
     let mut subscription = Subscription::open_inbox(session.reach(), &inbox_name(&id), options).await?;
     let topic =
         subscription.first_topic_id().await.ok_or_else(|| RequestError::BadAnswer("no inbox".to_owned()))?;
-    let waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Message>>>> = Arc::default();
+    let waiting: Arc<Waiting> = Arc::default();
     let answers = Arc::clone(&waiting);
     let reading = tokio::spawn(async move {
         while let Some(delivery) = subscription.next().await {
-            let Delivery::Message(message) = delivery else { continue };
-            let waiter =
-                message.options().correlation.and_then(|correlation| lock(&answers).remove(&correlation));
-            if let Some(waiter) = waiter {
-                let _ = waiter.send(message);
+            match delivery {
+                Delivery::Message(message) => answer(&answers, message).await,
+                // Answers may have been among what is missing: streams begin again.
+                Delivery::Gap(_) | Delivery::Resumed { outcome: Outcome::Fresh | Outcome::Gap(_), .. } => {
+                    lock(&answers).retain(|_, waiter| matches!(waiter, Waiter::Once(_)));
+                }
+                Delivery::Resumed { .. } => {}
             }
         }
+        lock(&answers).clear();
     });
     Ok(Inbox { session: id, topic, waiting, reading })
+}
+
+/// Hands an answer to whoever waits for it.
+async fn answer(waiting: &Waiting, message: Message) {
+    let Some(correlation) = message.options().correlation else { return };
+    let each = {
+        let mut waiting = lock(waiting);
+        match waiting.get(&correlation) {
+            Some(Waiter::Each(each)) => each.clone(),
+            Some(Waiter::Once(_)) => {
+                if let Some(Waiter::Once(once)) = waiting.remove(&correlation) {
+                    let _ = once.send(message);
+                }
+                return;
+            }
+            None => return,
+        }
+    };
+    if each.send(message).await.is_err() {
+        lock(waiting).remove(&correlation);
+    }
 }
 
 /// Answers requests, one after another or, with clones of what [`Request`] holds, concurrently.

@@ -4,18 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use twinlane_proto::control::Declare;
-use twinlane_proto::{Code, Control, TopicSpec};
+use twinlane_proto::frame::ReplyTo;
+use twinlane_proto::{Code, Control, Start, TopicSpec};
 
 use crate::client::{self, Client};
 use crate::config::{ConnectOptions, PublisherOptions, SubscribeOptions};
 use crate::engine::{Core, Engine};
 use crate::error::{DeclareError, OpenError, RequestError};
-use crate::events::SessionEvents;
+use crate::events::ClientSocket;
+use crate::events::native::{EventsClient, Link};
 use crate::message::Message;
 use crate::publisher::Publisher;
-use crate::request::{Requests, Responder};
+use crate::request::{Requests, Responder, declare_local_inbox};
 use crate::server::system;
+use crate::session_events::SessionEvents;
 use crate::status::{EngineStatus, SessionStatus, TopicStatus};
 use crate::subscription::Subscription;
 use crate::topics::client_topic;
@@ -37,6 +41,7 @@ pub struct Session {
 struct Inner {
     reach: Reach,
     requests: Requests,
+    events: EventsClient,
 }
 
 /// How a session reaches its engine.
@@ -223,10 +228,41 @@ impl Session {
         Ok(Responder::new(self.clone(), self.subscribe(filter).await?))
     }
 
+    /// A socket in `namespace` of the engine's event layer, not connected yet.
+    #[must_use]
+    pub fn socket(&self, namespace: &str) -> ClientSocket {
+        ClientSocket::new(self.clone(), namespace)
+    }
+
+    /// What the sockets of this session share.
+    pub(crate) async fn events_link(&self) -> Result<Arc<Link>, RequestError> {
+        self.inner.events.link(self).await
+    }
+
     /// A responder for the engine's own topics.
     pub(crate) async fn own_responder(&self, topic: &str) -> Result<Responder, OpenError> {
-        let subscription = Subscription::open(&self.inner.reach, topic, SubscribeOptions::default()).await?;
-        Ok(Responder::new(self.clone(), subscription))
+        Ok(Responder::new(self.clone(), self.own_subscription(topic).await?))
+    }
+
+    /// A subscription to one of the engine's own topics.
+    pub(crate) async fn own_subscription(&self, topic: &str) -> Result<Subscription, OpenError> {
+        // What came before it is there was meant for it, too.
+        let options = SubscribeOptions { start: Start::All, ..SubscribeOptions::default() };
+        Subscription::open(&self.inner.reach, topic, options).await
+    }
+
+    /// A publisher on a topic that belongs to this session.
+    pub(crate) async fn own_publisher(&self, topic: &str) -> Result<Publisher, OpenError> {
+        declare_local_inbox(&self.inner.reach, topic)?;
+        Publisher::open(&self.inner.reach, topic, PublisherOptions::default()).await
+    }
+
+    /// A number under which this session is answered again and again, and where the answers come.
+    pub(crate) async fn answers(
+        &self,
+        messages_max: usize,
+    ) -> Result<(ReplyTo, mpsc::Receiver<Message>), RequestError> {
+        self.inner.requests.stream(self, messages_max).await
     }
 
     /// The session and its connections at this moment.
@@ -316,7 +352,8 @@ impl Session {
     }
 
     fn of(reach: Reach) -> Self {
-        Self { inner: Arc::new(Inner { reach, requests: Requests::default() }) }
+        let (requests, events) = (Requests::default(), EventsClient::default());
+        Self { inner: Arc::new(Inner { reach, requests, events }) }
     }
 }
 

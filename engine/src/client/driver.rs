@@ -15,9 +15,9 @@ use super::peer::ServerPeer;
 use super::target::{Target, resolve};
 use super::{ClientCore, LinkState};
 use crate::config::{ConnectOptions, Transports};
-use crate::events::SessionEvent;
 use crate::link::{Closing, Link, liveness};
 use crate::lock::lock;
+use crate::session_events::SessionEvent;
 use crate::transport::{ClientTls, ConnectError, Stream, connect_quic};
 
 /// How long a new session waits for QUIC, from when it began to connect, before fast topics begin over TCP.

@@ -26,9 +26,9 @@ use twinlane_proto::{Code, Control};
 
 use crate::config::ConnectOptions;
 use crate::error::{DeclareError, OpenError};
-use crate::events::SessionEvent;
 use crate::link::Link;
 use crate::lock::lock;
+use crate::session_events::SessionEvent;
 use crate::status::{SessionStatus, Switches};
 use crate::transport::ConnectError;
 use inbox::RemoteSubscription;

@@ -10,10 +10,10 @@ use twinlane_proto::session::Event;
 use super::ClientCore;
 use super::inbox::RemoteSubscription;
 use super::outgoing::RemotePublisher;
-use crate::events::SessionEvent;
 use crate::link::{Closing, Link, Peer, Piece};
 use crate::lock::lock;
 use crate::queue::Ear as _;
+use crate::session_events::SessionEvent;
 
 /// One connection's end of a client session.
 pub(super) struct ServerPeer {

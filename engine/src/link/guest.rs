@@ -16,7 +16,7 @@ use super::health::{Counts, Finding, LOOK_EVERY, PathHealth};
 use super::{Link, datagrams, now};
 use crate::lock::lock;
 use crate::status::UdpPath;
-use crate::transport::{Carrier, Datagrams};
+use crate::transport::Datagrams;
 
 /// A path is never given up this soon. So the other side's word that it gave one up is about an earlier one.
 const SETTLING: Duration = Duration::from_secs(1);
@@ -83,7 +83,7 @@ impl Link {
     pub(crate) fn give_up_datagrams(self: &Arc<Self>, why: &str) {
         let Some(datagrams) = self.close_datagrams(why, Duration::ZERO) else { return };
         datagrams.close(0, why);
-        if self.carrier == Carrier::Tcp {
+        if !self.carrier.is_quic() {
             self.send(Control::Detached(Detached { reason: why.to_owned() }));
         }
     }
@@ -180,7 +180,7 @@ async fn carry_one(link: &Arc<Link>, datagrams: Datagrams) {
     let mut write = pin!(datagrams::write(Arc::clone(link), datagrams));
     std::future::poll_fn(|cx| {
         // A connection whose stream is QUIC's lives and dies with it.
-        if link.carrier == Carrier::Tcp
+        if !link.carrier.is_quic()
             && let Poll::Ready(why) = watch.poll_dead(cx)
         {
             link.give_up_datagrams(&why);

@@ -38,10 +38,7 @@ pub(crate) fn server(is_quic: bool) -> SessionConfig {
 
 /// How often a client asks, and its server's `Welcome` says that it should.
 pub(crate) fn client_ping_interval(carrier: Carrier) -> Duration {
-    match carrier {
-        Carrier::Tcp => PING_INTERVAL,
-        Carrier::Quic => QUIC_PING_INTERVAL,
-    }
+    if carrier.is_quic() { QUIC_PING_INTERVAL } else { PING_INTERVAL }
 }
 
 #[cfg(test)]

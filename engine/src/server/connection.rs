@@ -290,15 +290,21 @@ impl Connection {
         let topic = match &open.topic {
             TopicRef::Id(id) => self.core.topics.by_id(*id),
             TopicRef::Name(name) => match parse_name(name)? {
+                // Where its own events go.
+                name if name.as_str() == crate::events::native::uplink(&self.session().name()) => {
+                    Some(self.declare_own(&name)?)
+                }
                 // Requests to the server and answers to other clients: only where such a topic exists.
                 name if name.is_reserved() => self.core.topics.by_name(&name),
                 name => Some(self.find_or_declare(&name, open.spec)?),
             },
         };
-        let Some(topic) = topic else {
+        let session = self.session();
+        let is_anothers =
+            |topic: &Topic| !crate::events::native::may_publish(&topic.meta.name, &session.name());
+        let Some(topic) = topic.filter(|topic| !is_anothers(topic)) else {
             return Err(DeclareError::Reserved { topic: format!("{:?}", open.topic) });
         };
-        let session = self.session();
         let mut is_new = false;
         let ingest = session.publisher(open.publisher, || {
             is_new = true;
@@ -386,6 +392,12 @@ impl Connection {
         self.members.join(link, &self.core.queues, &topic, &self.session().name(), join)
     }
 
+    /// A topic that belongs to this session alone.
+    fn declare_own(&self, name: &TopicName) -> Result<Arc<Topic>, DeclareError> {
+        let declared_by = format!("session {}", self.session().name());
+        self.core.topics.declare(name, crate::request::inbox_spec(), &declared_by)
+    }
+
     /// Subscribing to one topic by name may declare it; an inbox belongs to its session alone.
     fn prepare_named(&self, name: &TopicName, spec: Option<TopicSpec>) -> Result<(), DeclareError> {
         if name.is_reserved() {
@@ -396,8 +408,7 @@ impl Connection {
             if name.as_str() != crate::request::inbox_name(&self.session().name()) {
                 return Err(DeclareError::Reserved { topic: name.to_string() });
             }
-            let declared_by = format!("session {}", self.session().name());
-            return self.core.topics.declare(name, crate::request::inbox_spec(), &declared_by).map(|_| ());
+            return self.declare_own(name).map(drop);
         }
         match spec {
             Some(spec) => self.find_or_declare(name, Some(spec)).map(|_| ()),

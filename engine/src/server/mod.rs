@@ -14,7 +14,8 @@ use std::time::Duration;
 use crate::config::{Auth, ListenOptions};
 use crate::engine::Core;
 use crate::transport::{
-    ConnectionLimits, Fingerprint, Incoming, IoThreads, ListenConfig, ListenError, Listener, ServerTls,
+    ConnectionLimits, Fingerprint, Incoming, IoThreads, ListenConfig, ListenError, Listener, OnH3, ServerTls,
+    WebCertificate,
 };
 
 /// How often expired sessions are looked for.
@@ -24,6 +25,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Listening {
     addr: SocketAddr,
     fingerprint: Option<Fingerprint>,
+    web: Option<Arc<WebCertificate>>,
 }
 
 impl Listening {
@@ -44,6 +46,10 @@ impl Listening {
     pub fn url(&self) -> String {
         format!("twinlane://{}", self.addr)
     }
+
+    pub(crate) fn web_certificate(&self) -> Option<Arc<WebCertificate>> {
+        self.web.clone()
+    }
 }
 
 impl std::fmt::Debug for Listening {
@@ -52,8 +58,12 @@ impl std::fmt::Debug for Listening {
     }
 }
 
-/// Begins to accept connections for `core`.
-pub(crate) async fn listen(core: &Arc<Core>, options: ListenOptions) -> Result<Listening, ListenError> {
+/// Begins to accept connections for `core`, and HTTP/3 for `on_h3`.
+pub(crate) async fn listen(
+    core: &Arc<Core>,
+    options: ListenOptions,
+    on_h3: Option<OnH3>,
+) -> Result<Listening, ListenError> {
     if !options.addr.ip().is_loopback() && matches!(core.config.auth, Auth::Open) {
         if !options.allow_insecure_bind {
             return Err(ListenError::OpenToNetwork { addr: options.addr });
@@ -63,6 +73,7 @@ pub(crate) async fn listen(core: &Arc<Core>, options: ListenOptions) -> Result<L
     let needs_tls = !options.plain || options.quic;
     let tls = if needs_tls { Some(ServerTls::new(&options.identity)?) } else { None };
     let fingerprint = tls.as_ref().map(ServerTls::fingerprint);
+    let web = tls.as_ref().filter(|_| on_h3.is_some() && options.quic).and_then(ServerTls::web).cloned();
     let limits = &core.config.limits;
     let limits = ConnectionLimits {
         connections_max: limits.connections_max,
@@ -73,14 +84,14 @@ pub(crate) async fn listen(core: &Arc<Core>, options: ListenOptions) -> Result<L
     let ListenOptions { addr, tcp, quic, plain, .. } = options;
     let config = ListenConfig { addr, tcp, quic, plain, limits };
     let io = core.io()?;
-    let listener = Listener::bind(config, tls.as_ref(), &io)?;
+    let listener = Listener::bind(config, tls.as_ref(), &io)?.with_h3(on_h3);
     let addr = listener.local_addr();
     let accepting = Arc::clone(core);
     listener.serve(&io, move |incoming: Incoming| connection::accept(&accepting, incoming))?;
     core.add_listener(listener);
     system::start(core, &io);
     start_sweeping(core, &io);
-    Ok(Listening { addr, fingerprint })
+    Ok(Listening { addr, fingerprint, web })
 }
 
 /// Forgets expired sessions from now on, for as long as there is an engine.

@@ -178,7 +178,6 @@ impl Topics {
             return Err(DeclareError::NoStorage { topic: name.to_string() });
         };
         let declared_by = declared_by.to_string();
-        let declared_by = declared_by.to_string();
         let record = TopicRecord { name, epoch: random_u64(), spec, declared_by, sources: 1 };
         // Whoever publishes on it is acknowledged only after this record: it comes first in the log.
         let value = record.encode();

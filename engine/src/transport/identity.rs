@@ -18,8 +18,9 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest as _, Sha256};
 
-use super::ALPN;
 use super::error::ListenError;
+use super::web_certificate::{ByProtocol, WebCertificate};
+use super::{ALPN, H3};
 
 /// How a server proves who it is.
 #[non_exhaustive]
@@ -71,6 +72,8 @@ pub struct FingerprintParseError {
 pub(crate) struct ServerTls {
     pub(super) config: Arc<rustls::ServerConfig>,
     fingerprint: Fingerprint,
+    /// What browsers are shown, where no authority vouches for the server.
+    web: Option<Arc<WebCertificate>>,
 }
 
 impl Fingerprint {
@@ -137,7 +140,36 @@ impl ServerTls {
         config.max_early_data_size = 0;
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Self { config: Arc::new(config), fingerprint })
+        let web = match identity {
+            Identity::SelfSigned { .. } | Identity::SelfSignedInMemory => {
+                Some(Arc::new(WebCertificate::new()?))
+            }
+            Identity::Pem { .. } => None,
+        };
+        Ok(Self { config: Arc::new(config), fingerprint, web })
+    }
+
+    /// The same for a port where HTTP/3 is spoken as well.
+    pub(super) fn with_h3(&self) -> Arc<rustls::ServerConfig> {
+        let mut config = rustls::ServerConfig::clone(&self.config);
+        config.alpn_protocols.push(H3.to_vec());
+        if let Some(web) = &self.web {
+            let own = Arc::clone(&config.cert_resolver);
+            config.cert_resolver = Arc::new(ByProtocol { own, web: Arc::clone(web) });
+        }
+        Arc::new(config)
+    }
+
+    /// The same for another port, where `protocols` are spoken instead of ours.
+    pub(crate) fn speaking(&self, protocols: &[&[u8]]) -> Arc<rustls::ServerConfig> {
+        let mut config = rustls::ServerConfig::clone(&self.config);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Arc::new(config)
+    }
+
+    /// What browsers are shown instead of a certificate that no authority vouches for.
+    pub(crate) fn web(&self) -> Option<&Arc<WebCertificate>> {
+        self.web.as_ref()
     }
 
     /// What clients pin.

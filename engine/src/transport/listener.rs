@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::error::ListenError;
+use super::h3::{H3Connection, OnH3};
 use super::identity::ServerTls;
 use super::io_threads::IoThreads;
 use super::limits::{Admission, Alive, ConnectionLimits, PendingConnection, Refusal};
@@ -62,6 +63,8 @@ pub(crate) struct Listener {
     addr: SocketAddr,
     config: ListenConfig,
     tls: Option<ServerTls>,
+    /// Who takes HTTP/3.
+    on_h3: Option<OnH3>,
     /// Taken by [`serve`](Self::serve).
     sockets: Mutex<Option<Sockets>>,
     admission: Arc<Admission>,
@@ -106,10 +109,16 @@ impl Listener {
             addr,
             config,
             tls: tls.cloned(),
+            on_h3: None,
             sockets: Mutex::new(Some(sockets)),
             admission: Admission::new(limits),
             stop: watch::Sender::new(false),
         })
+    }
+
+    /// Offers HTTP/3 on the QUIC port, and hands its connections to `on_h3` as [`serve`](Self::serve) does ours.
+    pub(crate) fn with_h3(self, on_h3: Option<OnH3>) -> Self {
+        Self { on_h3, ..self }
     }
 
     /// The address with the port that was chosen, the same for both transports.
@@ -149,7 +158,7 @@ impl Listener {
         if let (Some(socket), Some(tls)) = (udp, &self.tls) {
             let runtime = threads.handle(0);
             let _inside = runtime.enter();
-            let endpoint = quic::server_endpoint(socket, tls, self.addr)?;
+            let endpoint = quic::server_endpoint(socket, tls, self.on_h3.is_some(), self.addr)?;
             runtime.spawn(accept_quic(endpoint, self.door(on_connection)));
         }
         Ok(())
@@ -181,6 +190,7 @@ impl Listener {
             admission: Arc::clone(&self.admission),
             stop: self.stop.subscribe(),
             on_connection,
+            on_h3: self.on_h3.clone(),
             _alive: self.admission.alive(),
         }
     }
@@ -240,6 +250,7 @@ struct Door<F> {
     admission: Arc<Admission>,
     stop: watch::Receiver<bool>,
     on_connection: F,
+    on_h3: Option<OnH3>,
     _alive: Alive,
 }
 
@@ -250,7 +261,7 @@ impl<F: Fn(Incoming) + Send + Sync + Clone + 'static> Door<F> {
         H: Future<Output = Result<Shaken, (Refusal, String)>> + Send + 'static,
     {
         let admission = Arc::clone(&self.admission);
-        let on_connection = self.on_connection.clone();
+        let (on_connection, on_h3) = (self.on_connection.clone(), self.on_h3.clone());
         tokio::spawn(async move {
             let limit = admission.limits().handshake_timeout;
             let shaken = tokio::select! {
@@ -267,9 +278,13 @@ impl<F: Fn(Incoming) + Send + Sync + Clone + 'static> Door<F> {
                     let (stream, datagrams) = match shaken {
                         Shaken::Plain(socket) => (Stream::plain(socket, peer, Some(open)), None),
                         Shaken::Tls(tls) => (Stream::tls(*tls, peer, Some(open)), None),
-                        Shaken::Quic(arrived) => {
-                            let (stream, datagrams) = arrived.into_parts(open);
+                        Shaken::Quic(Arrived::Ours(connection, send, recv)) => {
+                            let (stream, datagrams) = quic::into_parts(connection, (send, recv), open);
                             (stream, Some(datagrams))
+                        }
+                        Shaken::Quic(Arrived::H3(connection)) => {
+                            let on_h3 = on_h3.expect("HTTP/3 is offered only where it is taken");
+                            return on_h3(H3Connection::new(connection, open));
                         }
                     };
                     on_connection(Incoming { stream, datagrams });

@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ConnectionError, Endpoint, EndpointConfig, MtuDiscoveryConfig, SendDatagramError, ServerConfig,
-    TokioRuntime, TransportConfig, TransportErrorCode, VarInt,
+    ConnectionError, Endpoint, EndpointConfig, MtuDiscoveryConfig, NoneTokenLog, SendDatagramError,
+    ServerConfig, TokioRuntime, TransportConfig, TransportErrorCode, ValidationTokenConfig, VarInt,
 };
 use rustls::AlertDescription;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -27,9 +27,9 @@ use super::error::{ConnectError, ListenError};
 use super::identity::ServerTls;
 use super::limits::{OpenConnection, Refusal};
 use super::quic_socket::QuicSocket;
-use super::stream::Stream;
+use super::stream::{Carrier, Stream};
 use super::trust::ClientTls;
-use super::{ALPN, printable};
+use super::{ALPN, H3, printable};
 
 /// Above this many handshakes the server asks unknown addresses to prove that they receive there (Retry).
 pub(super) const RETRY_ABOVE_PENDING: usize = 256;
@@ -53,6 +53,8 @@ enum Path {
 /// A QUIC connection, and how much waits in its queue.
 struct Quic {
     connection: quinn::Connection,
+    /// What each datagram begins with on the wire: in HTTP/3 the session's number, else nothing.
+    prefix: Box<[u8]>,
     /// Bytes of datagrams ever queued.
     given_bytes: AtomicU64,
     /// One task fills the queue, so nobody waits for this lock.
@@ -119,7 +121,7 @@ pub(crate) async fn connect_quic(
     timeout: Duration,
 ) -> Result<(Stream, Datagrams), ConnectError> {
     #[cfg(feature = "simulation")]
-    if let Some(connecting) = super::simulated::connect(addr, super::stream::Carrier::Quic, timeout) {
+    if let Some(connecting) = super::simulated::connect(addr, Carrier::Quic, timeout) {
         let (stream, datagrams) = connecting.await?;
         return Ok((stream, datagrams.expect("a simulated QUIC connection has datagrams")));
     }
@@ -137,12 +139,13 @@ pub(crate) async fn connect_quic(
             .map_err(|error| ConnectError::Handshake { addr, detail: error.to_string() })?
             .await
             .map_err(failed)?;
-        if !speaks_our_protocol(&connection) {
+        if protocol(&connection).as_deref() != Some(ALPN) {
             return Err(ConnectError::WrongAlpn { addr });
         }
         check.remember()?;
         let (send, recv) = connection.open_bi().await.map_err(failed)?;
-        Ok((Stream::quic(send, recv, addr, None), Datagrams::quic(connection, None)))
+        let stream = Stream::quic(Carrier::Quic, (send, recv), addr, None);
+        Ok((stream, Datagrams::quic(connection, &[], None)))
     };
     match tokio::time::timeout(timeout, connecting).await {
         Ok(outcome) => outcome,
@@ -151,14 +154,19 @@ pub(crate) async fn connect_quic(
 }
 
 impl Datagrams {
-    fn quic(connection: quinn::Connection, open: Option<Arc<OpenConnection>>) -> Self {
-        Self { path: Path::Quic(Arc::new(Quic::new(connection))), _open: open }
+    /// Those datagrams of `connection` that begin with `prefix`, which stays hidden.
+    pub(super) fn quic(
+        connection: quinn::Connection,
+        prefix: &[u8],
+        open: Option<Arc<OpenConnection>>,
+    ) -> Self {
+        Self { path: Path::Quic(Arc::new(Quic::new(connection, prefix))), _open: open }
     }
 
     /// The largest datagram that fits now, in bytes; changes with the path. `None`: the peer takes none.
     pub(crate) fn datagram_bytes_max(&self) -> Option<usize> {
         match &self.path {
-            Path::Quic(quic) => quic.connection.max_datagram_size(),
+            Path::Quic(quic) => quic.datagram_bytes_max(),
             #[cfg(feature = "simulation")]
             Path::Simulated(path, _) => Some(path.datagram_bytes_max()),
         }
@@ -187,8 +195,10 @@ impl Datagrams {
         let datagram_bytes = datagram.len();
         match &self.path {
             Path::Quic(quic) => {
+                let datagram = quic.prefixed(datagram);
+                let queued_bytes = datagram.len();
                 let sent = quic.connection.send_datagram(datagram);
-                quic.given(datagram_bytes);
+                quic.given(queued_bytes);
                 sent.map_err(|error| self.send_error(&error, datagram_bytes))
             }
             #[cfg(feature = "simulation")]
@@ -203,7 +213,7 @@ impl Datagrams {
     /// [`DatagramError::Closed`] when the connection is over.
     pub(crate) async fn recv(&self) -> Result<Bytes, DatagramError> {
         match &self.path {
-            Path::Quic(quic) => quic.connection.read_datagram().await.map_err(|error| closed(&error)),
+            Path::Quic(quic) => quic.recv().await.map_err(|error| closed(&error)),
             #[cfg(feature = "simulation")]
             Path::Simulated(path, _) => path.recv().await.map_err(DatagramError::closed),
         }
@@ -261,9 +271,34 @@ impl Datagrams {
 }
 
 impl Quic {
-    fn new(connection: quinn::Connection) -> Self {
+    fn new(connection: quinn::Connection, prefix: &[u8]) -> Self {
         let filling = Filling { room: Room::default(), path: Weak::new(), closed: None };
-        Self { connection, given_bytes: AtomicU64::new(0), filling: Mutex::new(filling) }
+        Self {
+            connection,
+            prefix: prefix.into(),
+            given_bytes: AtomicU64::new(0),
+            filling: Mutex::new(filling),
+        }
+    }
+
+    fn datagram_bytes_max(&self) -> Option<usize> {
+        Some(self.connection.max_datagram_size()?.saturating_sub(self.prefix.len()))
+    }
+
+    /// The datagram as it is sent. With a prefix it is a copy: quinn takes datagrams in one piece.
+    fn prefixed(&self, datagram: Bytes) -> Bytes {
+        if self.prefix.is_empty() { datagram } else { [&self.prefix[..], &datagram].concat().into() }
+    }
+
+    /// The next datagram that is ours. Cancel-safe: a dropped future has taken none that is.
+    async fn recv(&self) -> Result<Bytes, ConnectionError> {
+        loop {
+            let mut datagram = self.connection.read_datagram().await?;
+            if datagram.starts_with(&self.prefix) {
+                datagram.advance(self.prefix.len());
+                return Ok(datagram);
+            }
+        }
     }
 
     fn given(&self, datagram_bytes: usize) {
@@ -333,16 +368,22 @@ impl DatagramError {
     }
 }
 
-/// A server's endpoint on `socket`. Call it inside the runtime that shall own it.
+/// A server's endpoint on `socket`, which speaks HTTP/3 beside our own protocol if `h3`. Call it inside the runtime that
+/// shall own it.
 pub(super) fn server_endpoint(
     socket: UdpSocket,
     tls: &ServerTls,
+    h3: bool,
     addr: SocketAddr,
 ) -> Result<Endpoint, ListenError> {
-    let crypto = QuicServerConfig::try_from(Arc::clone(&tls.config))
-        .map_err(|error| ListenError::Tls { detail: error.to_string() })?;
+    let config = if h3 { tls.with_h3() } else { Arc::clone(&tls.config) };
+    let crypto =
+        QuicServerConfig::try_from(config).map_err(|error| ListenError::Tls { detail: error.to_string() })?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(Arc::new(transport_config()));
+    // Of tokens for later connections none are made, whatever features quinn was built with: what a server remembers of
+    // those it has seen would be 10 MiB.
+    config.validation_token_config(tokens());
     // Packets that arrive before the accept loop has looked at a connection.
     config.max_incoming(1_024).incoming_buffer_size(64 * 1024).incoming_buffer_size_total(8 * 1024 * 1024);
     endpoint(socket, Some(config)).map_err(|source| ListenError::Socket { addr, source })
@@ -365,31 +406,40 @@ pub(super) fn bind_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// A client's connection whose handshake is done and which has opened its first stream.
-pub(super) struct Arrived {
-    connection: quinn::Connection,
-    send: quinn::SendStream,
-    recv: quinn::RecvStream,
+/// A client's connection whose handshake is done.
+pub(super) enum Arrived {
+    /// It has opened its first stream.
+    Ours(quinn::Connection, quinn::SendStream, quinn::RecvStream),
+    /// It speaks HTTP/3, and has said nothing yet.
+    H3(quinn::Connection),
 }
 
 impl Arrived {
-    /// The server's side of the handshake, until the client's first stream. The caller bounds its time.
+    /// The server's side of the handshake, in our protocol until the client's first stream. The caller bounds its time.
     pub(super) async fn from(incoming: quinn::Incoming) -> Result<Self, (Refusal, String)> {
         let failed = |error: ConnectionError| (refusal(&error), printable(error.to_string().as_bytes()));
         let connection = incoming.accept().map_err(failed)?.await.map_err(failed)?;
-        if !speaks_our_protocol(&connection) {
-            return Err((Refusal::WrongAlpn, "the peer named no protocol".to_owned()));
+        match protocol(&connection).as_deref() {
+            Some(ALPN) => {
+                let (send, recv) = connection.accept_bi().await.map_err(failed)?;
+                Ok(Self::Ours(connection, send, recv))
+            }
+            // Offered only where somebody takes it.
+            Some(H3) => Ok(Self::H3(connection)),
+            _ => Err((Refusal::WrongAlpn, "the peer named no protocol".to_owned())),
         }
-        let (send, recv) = connection.accept_bi().await.map_err(failed)?;
-        Ok(Self { connection, send, recv })
     }
+}
 
-    /// Both sides of the connection; `open` ends with the last of them.
-    pub(super) fn into_parts(self, open: Arc<OpenConnection>) -> (Stream, Datagrams) {
-        let peer = self.connection.remote_address();
-        let stream = Stream::quic(self.send, self.recv, peer, Some(Arc::clone(&open)));
-        (stream, Datagrams::quic(self.connection, Some(open)))
-    }
+/// Both sides of a connection that speaks our protocol; `open` ends with the last of them.
+pub(super) fn into_parts(
+    connection: quinn::Connection,
+    stream: (quinn::SendStream, quinn::RecvStream),
+    open: Arc<OpenConnection>,
+) -> (Stream, Datagrams) {
+    let peer = connection.remote_address();
+    let stream = Stream::quic(Carrier::Quic, stream, peer, Some(Arc::clone(&open)));
+    (stream, Datagrams::quic(connection, &[], Some(open)))
 }
 
 const KIB: u32 = 1024;
@@ -452,9 +502,15 @@ fn endpoint(socket: UdpSocket, server: Option<ServerConfig>) -> io::Result<Endpo
     Endpoint::new_with_abstract_socket(endpoint_config(), server, socket, Arc::new(TokioRuntime))
 }
 
-fn speaks_our_protocol(connection: &quinn::Connection) -> bool {
-    let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
-    data.and_then(|data| data.protocol).is_some_and(|protocol| protocol == ALPN)
+fn tokens() -> ValidationTokenConfig {
+    let mut tokens = ValidationTokenConfig::default();
+    tokens.sent(0).log(Arc::new(NoneTokenLog));
+    tokens
+}
+
+/// What both sides agreed to speak.
+fn protocol(connection: &quinn::Connection) -> Option<Vec<u8>> {
+    connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
 }
 
 fn failure(addr: SocketAddr, timeout: Duration, error: &ConnectionError) -> ConnectError {

@@ -14,11 +14,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::error::ConnectError;
 use super::quic::Datagrams;
 use super::stream::{Carrier, Stream};
+
+pub use super::stream::ByteStream;
 
 /// A future that a trait object returns.
 pub type Waiting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -40,11 +41,6 @@ pub struct Connection {
     /// The lossy side of a QUIC connection.
     pub datagrams: Option<Arc<dyn DatagramPath>>,
 }
-
-/// Bytes in order, both ways.
-pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> ByteStream for S {}
 
 /// The lossy side of a QUIC connection. An error is the reason why the connection is over.
 pub trait DatagramPath: Send + Sync + 'static {
@@ -145,7 +141,7 @@ pub(super) fn connect(
 impl Connection {
     pub(crate) fn into_parts(self) -> (Stream, Option<Datagrams>) {
         let carrier = if self.datagrams.is_some() { Carrier::Quic } else { Carrier::Tcp };
-        let stream = Stream::simulated(self.stream, carrier, self.peer);
+        let stream = Stream::foreign(self.stream, carrier, self.peer);
         (stream, self.datagrams.map(Datagrams::simulated))
     }
 }

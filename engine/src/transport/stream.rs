@@ -24,6 +24,10 @@ pub(crate) enum Carrier {
     Tcp,
     /// One bidirectional QUIC stream.
     Quic,
+    /// Binary messages of a WebSocket.
+    WebSocket,
+    /// One bidirectional stream of a WebTransport session, which is a QUIC connection.
+    WebTransport,
 }
 
 impl Carrier {
@@ -32,7 +36,14 @@ impl Carrier {
         match self {
             Self::Tcp => "tcp",
             Self::Quic => "quic",
+            Self::WebSocket => "websocket",
+            Self::WebTransport => "webtransport",
         }
+    }
+
+    /// Whether it is a stream of a QUIC connection, which lives and dies with it.
+    pub(crate) fn is_quic(self) -> bool {
+        matches!(self, Self::Quic | Self::WebTransport)
     }
 }
 
@@ -57,6 +68,11 @@ impl Backlog {
     }
 }
 
+/// Bytes in order, both ways.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> ByteStream for S {}
+
 /// One ordered byte stream. Reads and writes are cancel-safe: they are polls of the socket.
 pub(crate) struct Stream {
     pipe: Pipe,
@@ -71,11 +87,10 @@ pub(crate) struct Stream {
 impl Stream {
     /// Which transport carries it.
     pub(crate) fn carrier(&self) -> Carrier {
-        match self.pipe {
+        match &self.pipe {
             Pipe::Tls(_) | Pipe::Plain(_) => Carrier::Tcp,
-            Pipe::Quic(_) => Carrier::Quic,
-            #[cfg(feature = "simulation")]
-            Pipe::Simulated(_, carrier) => carrier,
+            Pipe::Quic(quic) => quic.carrier,
+            Pipe::Foreign(_, carrier) => *carrier,
         }
     }
 
@@ -97,22 +112,19 @@ impl Stream {
         Self::new(Pipe::Plain(socket), peer, open)
     }
 
-    #[cfg(feature = "simulation")]
-    pub(super) fn simulated(
-        bytes: Box<dyn super::simulated::ByteStream>,
-        carrier: Carrier,
-        peer: SocketAddr,
-    ) -> Self {
-        Self::new(Pipe::Simulated(bytes, carrier), peer, None)
+    /// Bytes that are carried by somebody else.
+    pub(crate) fn foreign(bytes: Box<dyn ByteStream>, carrier: Carrier, peer: SocketAddr) -> Self {
+        Self::new(Pipe::Foreign(bytes, carrier), peer, None)
     }
 
+    /// A stream of a QUIC connection: `carrier` says of which kind.
     pub(super) fn quic(
-        send: quinn::SendStream,
-        recv: quinn::RecvStream,
+        carrier: Carrier,
+        (send, recv): (quinn::SendStream, quinn::RecvStream),
         peer: SocketAddr,
         open: Option<Arc<OpenConnection>>,
     ) -> Self {
-        Self::new(Pipe::Quic(QuicPipe { send, recv, taken: None }), peer, open)
+        Self::new(Pipe::Quic(QuicPipe { carrier, send, recv, taken: None }), peer, open)
     }
 
     fn new(pipe: Pipe, peer: SocketAddr, open: Option<Arc<OpenConnection>>) -> Self {
@@ -131,8 +143,8 @@ impl Stream {
             Pipe::Plain(socket) => tcp::keep_short(socket, short),
             // QUIC's stream is one of a connection that carries fast topics in datagrams.
             Pipe::Quic(_) => {}
-            #[cfg(feature = "simulation")]
-            Pipe::Simulated(..) => {}
+            // Whoever carries it keeps little.
+            Pipe::Foreign(..) => {}
         }
     }
 }
@@ -148,11 +160,11 @@ enum Pipe {
     Tls(Box<TlsStream<Buffered>>),
     Plain(TcpStream),
     Quic(QuicPipe),
-    #[cfg(feature = "simulation")]
-    Simulated(Box<dyn super::simulated::ByteStream>, Carrier),
+    Foreign(Box<dyn ByteStream>, Carrier),
 }
 
 struct QuicPipe {
+    carrier: Carrier,
     send: quinn::SendStream,
     recv: quinn::RecvStream,
     /// Ready once the peer has everything, or wants no more.
@@ -200,8 +212,7 @@ impl AsyncRead for Stream {
             Pipe::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
             Pipe::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
             Pipe::Quic(quic) => AsyncRead::poll_read(Pin::new(&mut quic.recv), cx, buf),
-            #[cfg(feature = "simulation")]
-            Pipe::Simulated(bytes, _) => Pin::new(bytes).poll_read(cx, buf),
+            Pipe::Foreign(bytes, _) => Pin::new(bytes).poll_read(cx, buf),
         }
     }
 }
@@ -214,8 +225,7 @@ impl AsyncWrite for Stream {
             Pipe::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
             Pipe::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
             Pipe::Quic(quic) => AsyncWrite::poll_write(Pin::new(&mut quic.send), cx, buf),
-            #[cfg(feature = "simulation")]
-            Pipe::Simulated(bytes, _) => Pin::new(bytes).poll_write(cx, buf),
+            Pipe::Foreign(bytes, _) => Pin::new(bytes).poll_write(cx, buf),
         }
     }
 
@@ -230,8 +240,7 @@ impl AsyncWrite for Stream {
             Pipe::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
             Pipe::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
             Pipe::Quic(quic) => quic.poll_write_vectored(cx, bufs),
-            #[cfg(feature = "simulation")]
-            Pipe::Simulated(bytes, _) => Pin::new(bytes).poll_write_vectored(cx, bufs),
+            Pipe::Foreign(bytes, _) => Pin::new(bytes).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -240,8 +249,7 @@ impl AsyncWrite for Stream {
             Pipe::Tls(tls) => tls.is_write_vectored(),
             Pipe::Plain(socket) => socket.is_write_vectored(),
             Pipe::Quic(_) => true,
-            #[cfg(feature = "simulation")]
-            Pipe::Simulated(bytes, _) => bytes.is_write_vectored(),
+            Pipe::Foreign(bytes, _) => bytes.is_write_vectored(),
         }
     }
 
@@ -250,8 +258,7 @@ impl AsyncWrite for Stream {
             Pipe::Tls(tls) => Pin::new(tls).poll_flush(cx),
             Pipe::Plain(socket) => Pin::new(socket).poll_flush(cx),
             Pipe::Quic(quic) => AsyncWrite::poll_flush(Pin::new(&mut quic.send), cx),
-            #[cfg(feature = "simulation")]
-            Pipe::Simulated(bytes, _) => Pin::new(bytes).poll_flush(cx),
+            Pipe::Foreign(bytes, _) => Pin::new(bytes).poll_flush(cx),
         }
     }
 
@@ -260,8 +267,7 @@ impl AsyncWrite for Stream {
             Pipe::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
             Pipe::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Pipe::Quic(quic) => quic.poll_shutdown(cx),
-            #[cfg(feature = "simulation")]
-            Pipe::Simulated(bytes, _) => Pin::new(bytes).poll_shutdown(cx),
+            Pipe::Foreign(bytes, _) => Pin::new(bytes).poll_shutdown(cx),
         }
     }
 }

@@ -86,7 +86,7 @@ pub(super) fn bound(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
 }
 
 /// Whether `socket` takes more only when little of what it has is unsent.
-pub(super) fn keep_short(socket: &TcpStream, short: bool) {
+pub(crate) fn keep_short(socket: &TcpStream, short: bool) {
     // Zero is the system's own setting, which is no bound. Fails only on a connection that is gone.
     let unsent_bytes_max = if short { SHORT_BACKLOG_BYTES } else { 0 };
     let _ = SockRef::from(socket).set_tcp_notsent_lowat(unsent_bytes_max);
