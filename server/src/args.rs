@@ -2,6 +2,7 @@
 //!
 //! Values are checked here as far as text alone allows; nothing here touches a file or the network.
 
+mod http;
 mod queue;
 mod topics;
 
@@ -17,6 +18,7 @@ use twinlane::{Filter, Fingerprint, IoPolicy, SlowPolicy, Start, TopicName, Topi
 use twinlane_bench::cli::BenchArgs;
 
 use crate::units;
+pub(crate) use http::HttpArgs;
 pub(crate) use queue::{QueueAction, QueueArgs, QueueDeadArgs, QueuePullArgs, QueueWorkArgs};
 pub(crate) use topics::{ChannelArgs, DeclareArgs, TopicsAction, TopicsArgs};
 
@@ -133,6 +135,8 @@ pub(crate) struct ServeArgs {
     /// Write the log as JSON, one object per line
     #[arg(long)]
     pub(crate) log_json: bool,
+    #[command(flatten)]
+    pub(crate) http: HttpArgs,
     /// Break this server on purpose
     #[cfg(feature = "faults")]
     #[arg(long, hide = true)]

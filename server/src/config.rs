@@ -3,6 +3,8 @@
 //! Flags win over the file, the file wins over the defaults. Reading a file never starts anything, and the
 //! effective settings can be written out as a file that means the same.
 
+mod http;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +19,8 @@ use crate::args::ServeArgs;
 use crate::config_values::{Age, Deadline, Size, Text, addresses, narrow, non_zero};
 use crate::suggest::with_suggestion;
 use crate::units;
+use http::HttpSection;
+pub(crate) use http::HttpSettings;
 
 /// A configuration file larger than this is surely something else.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -29,6 +33,8 @@ pub(crate) const LOG_FOLDER: &str = "log";
 pub(crate) struct ConfigFile {
     pub(crate) server: ServerSection,
     pub(crate) limits: LimitsSection,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) http: Option<HttpSection>,
     #[serde(rename = "topic", skip_serializing_if = "Vec::is_empty")]
     pub(crate) topics: Vec<TopicSection>,
 }
@@ -208,6 +214,8 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) topics: Vec<(String, TopicSpec)>,
     pub(crate) allow_insecure_bind: bool,
+    /// `None`: browsers are not served.
+    pub(crate) http: Option<HttpSettings>,
 }
 
 impl Settings {
@@ -237,6 +245,14 @@ impl Settings {
         let data_dir = flags.data_dir.clone().or_else(|| server.data_dir.clone());
         let topics = topics(&file.topics, &flags.topics);
         check_storage(&topics, data_dir.as_deref())?;
+        let token_file = flags.token_file.clone().or_else(|| server.token_file.clone());
+        let allow_insecure_bind = flags.allow_insecure_bind;
+        let http = HttpSettings::resolve(
+            file.http.as_ref(),
+            &flags.http,
+            token_file.is_none(),
+            allow_insecure_bind,
+        )?;
         let io_policy = flags.io_policy.or(server.io_policy.map(|text| text.0)).unwrap_or_default();
         Ok(Self {
             name: flags
@@ -246,7 +262,7 @@ impl Settings {
                 .unwrap_or_else(|| surroundings.host_name.clone()),
             identity: identity(server, data_dir.as_ref(), surroundings)?,
             data_dir,
-            token_file: flags.token_file.clone().or_else(|| server.token_file.clone()),
+            token_file,
             declare_on_use: server.declare_on_use.unwrap_or(all_loopback),
             io_threads: flags
                 .io_threads
@@ -257,7 +273,8 @@ impl Settings {
             io_policy,
             limits: limits(&file.limits),
             topics,
-            allow_insecure_bind: flags.allow_insecure_bind,
+            allow_insecure_bind,
+            http,
             listen,
             tcp,
             quic,
@@ -332,6 +349,7 @@ impl Settings {
                 log_bytes_max: Some(Size(limits.log_bytes_max)),
                 last_keys_max: Some(limits.last_keys_max),
             },
+            http: self.http.as_ref().map(HttpSettings::to_section),
             topics: self.topics.iter().map(|(name, spec)| TopicSection::of(name, spec)).collect(),
         }
     }

@@ -111,6 +111,14 @@ pub(crate) fn non_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
     }
 }
 
+/// The address that browsers connect to.
+pub(crate) fn http_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    units::parse_http_listen(&text).map(Some).map_err(de::Error::custom)
+}
+
 /// One address, or a list of them.
 pub(crate) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
     struct AddressesVisitor;

@@ -11,6 +11,8 @@ use twinlane_proto::limits::DEADLINE_MAX;
 
 /// The port a server listens on, and a client calls, when none is named.
 pub(crate) const DEFAULT_PORT: u16 = 4747;
+/// The port that browsers connect to unless told.
+pub(crate) const DEFAULT_HTTP_PORT: u16 = 4780;
 
 /// Reads a size in bytes: `4096`, `64KiB`, `8 MiB`, `1 GB` (1024s with an `i`, 1000s without).
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -70,20 +72,33 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Reads where to listen: `ADDRESS:PORT`, `ADDRESS`, `:PORT` or `localhost`; port 4747 unless told.
 pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    address(text, DEFAULT_PORT)
+}
+
+/// As [`parse_listen`], with port 4780 unless told.
+pub(crate) fn parse_http_listen(text: &str) -> Result<SocketAddr, String> {
+    address(text, DEFAULT_HTTP_PORT)
+}
+
+fn address(text: &str, default_port: u16) -> Result<SocketAddr, String> {
     let text_trimmed = text.trim();
     if let Ok(addr) = text_trimmed.parse::<SocketAddr>() {
         return Ok(addr);
     }
     if let Ok(ip) = text_trimmed.trim_matches(['[', ']']).parse::<IpAddr>() {
-        return Ok(SocketAddr::new(ip, DEFAULT_PORT));
+        return Ok(SocketAddr::new(ip, default_port));
     }
-    let refused = || format!("`{text}` is no address: write 127.0.0.1:4747, [::1]:4747 or 0.0.0.0:4747");
+    let refused = || {
+        format!(
+            "`{text}` is no address: write 127.0.0.1:{default_port}, [::1]:{default_port} or 0.0.0.0:{default_port}"
+        )
+    };
     let (host, port) = text_trimmed.split_once(':').map_or((text_trimmed, None), |(h, p)| (h, Some(p)));
     if !matches!(host, "" | "localhost") {
         return Err(refused());
     }
     // An empty host stays on loopback too: reaching out to the world must be written, not implied.
-    let port = port.map_or(Ok(DEFAULT_PORT), |p| p.parse().map_err(|_| refused()))?;
+    let port = port.map_or(Ok(default_port), |p| p.parse().map_err(|_| refused()))?;
     Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))
 }
 

@@ -1,5 +1,8 @@
 //! `twinlane serve`: an engine that listens, from settings to the last goodbye.
 
+mod bridge;
+mod http;
+
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -13,6 +16,7 @@ use crate::descriptors::{self, Descriptors};
 use crate::output::{self, Facts};
 use crate::signals::Interrupt;
 use crate::{home, logs, tokens};
+use http::Http;
 
 /// How long sessions get to receive what is queued for them when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,7 +34,10 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let file = args.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
     let mut settings = Settings::resolve(&file, &args, &home::surroundings())?;
-    let descriptors = descriptors::prepare(settings.limits.connections_max);
+    // Browsers have as many connections for themselves.
+    let doors = if settings.http.is_some() { 2 } else { 1 };
+    let mut descriptors = descriptors::prepare(settings.limits.connections_max.saturating_mul(doors));
+    descriptors.connections_max /= doors;
     settings.limits.connections_max = descriptors.connections_max;
 
     let auth = match &settings.token_file {
@@ -39,16 +46,28 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     };
     let engine = Engine::new(settings.engine_config(auth.clone()))?;
     let durable = durable(&settings, &engine.status());
+    let mut browsers = None;
+    if let Some(http) = &settings.http {
+        browsers = Some(Http::start(&engine, &settings, http, &auth, descriptors.connections_max).await?);
+    }
     let mut listening = Vec::new();
     for addr in &settings.listen {
-        listening.push(engine.listen(listen_options(&settings, *addr)).await?);
+        let options = listen_options(&settings, *addr);
+        listening.push(match &browsers {
+            // The port for QUIC takes browsers, too.
+            Some(browsers) if options.quic => browsers.listen(&engine, options).await?,
+            _ => engine.listen(options).await?,
+        });
     }
-    banner(&settings, &auth, &listening, &descriptors, durable);
+    banner(&settings, &auth, &listening, browsers.as_ref(), &descriptors, durable);
     tracing::info!(name = settings.name, version = env!("CARGO_PKG_VERSION"), "serving");
 
     interrupt.wait().await;
     let sessions = engine.status().sessions.len();
     tracing::info!(sessions, "stopping: saying goodbye (a second signal stops at once)");
+    if let Some(browsers) = &browsers {
+        browsers.shutdown().await;
+    }
     engine.shutdown(DRAIN_TIMEOUT).await;
     tracing::info!("stopped");
     Ok(())
@@ -69,6 +88,7 @@ fn banner(
     settings: &Settings,
     auth: &Auth,
     listening: &[Listening],
+    browsers: Option<&Http>,
     descriptors: &Descriptors,
     durable: String,
 ) {
@@ -76,6 +96,13 @@ fn banner(
     let mut facts = Facts::default();
     for one in listening {
         facts.add("listening", format!("{} ({})", one.addr(), transports(settings)));
+    }
+    if let Some(browsers) = browsers {
+        let web_transport = listening.first().filter(|_| settings.quic).map(|one| one.addr().port());
+        let web_transport =
+            web_transport.map_or_else(String::new, |port| format!(", WebTransport on port {port}"));
+        facts.add("browsers", format!("{} (WebSocket, HTTP{web_transport})", browsers.url()));
+        facts.add("console", browsers.console_url().unwrap_or_default());
     }
     if let Some(fingerprint) = listening.iter().find_map(Listening::fingerprint) {
         facts.add("fingerprint", fingerprint.to_string());

@@ -40,7 +40,10 @@ fn the_example_file_parses_and_spells_out_the_defaults() {
         .fold(String::new(), |text, line| text + line + "\n");
     let file = parse(&opened).unwrap();
     let written = toml::to_string(&file).unwrap();
-    for section in [toml::to_string(&full().server).unwrap(), toml::to_string(&full().limits).unwrap()] {
+    let full = full();
+    for section in [toml::to_string(&full.server), toml::to_string(&full.limits), toml::to_string(&full.http)]
+    {
+        let section = section.unwrap();
         for key in section.lines().filter_map(|line| line.split(' ').next()) {
             assert!(written.contains(&format!("{key} = ")), "the example lacks `{key}`");
         }
@@ -77,20 +80,21 @@ async fn a_durable_topic_larger_than_memory_passes_the_check() {
 }
 
 fn full() -> ConfigFile {
-    let settings = resolve("[server]\ntoken_file = \"t\"\ndata_dir = \"d\"", &ServeArgs::default()).unwrap();
-    let mut file = settings.to_file();
+    let text = "[server]\ntoken_file = \"t\"\ndata_dir = \"d\"\n[http]\norigins = [\"https://example.org\"]";
+    let mut file = resolve(text, &ServeArgs::default()).unwrap().to_file();
     file.server.certificate = Some("c".into());
     file.server.key = Some("k".into());
     file
 }
 
 #[test]
-fn there_are_at_most_23_knobs() {
+fn there_are_at_most_27_knobs() {
     let knobs = |text: String| text.lines().filter(|line| line.contains(" = ")).count();
     let file = full();
     let server = knobs(toml::to_string(&file.server).unwrap());
     let limits = knobs(toml::to_string(&file.limits).unwrap());
-    assert_eq!((server, limits), (12, 11));
+    let http = knobs(toml::to_string(&file.http).unwrap());
+    assert_eq!((server, limits, http), (12, 11, 4));
 }
 
 #[test]
@@ -105,6 +109,10 @@ fn what_is_written_out_reads_back_as_the_same_settings() {
         durable_retain_bytes = "1 GiB"
         log_bytes_max = "100 GiB"
         last_keys_max = 9
+        [http]
+        listen = "localhost"
+        console = true
+        origins = ["https://example.org"]
         [[topic]]
         name = "prices"
         channel = "fast"
