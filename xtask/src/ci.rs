@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 
 use crate::command::{Cargo, say};
-use crate::{instructions, ring, tidy};
+use crate::{browsers, instructions, ring, tidy};
 
 /// A step of the checks, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -23,6 +23,8 @@ pub(crate) enum Step {
     Doc,
     /// Every test, documentation examples and fuzz corpora included
     Test,
+    /// The official Socket.IO clients, and Chromium
+    Browsers,
     /// Instructions per message, against the record
     Instructions,
     /// The ring under its model checker
@@ -72,6 +74,7 @@ impl Step {
             Self::Doc => doc(),
             // Word for word what the README tells people to run.
             Self::Test => Cargo::new("test --workspace").run(),
+            Self::Browsers => browsers::browsers(),
             Self::Instructions => instructions::instructions(false),
             Self::Loom => ring::loom(),
             Self::Miri => ring::miri(),

@@ -1,4 +1,4 @@
-//! One cargo command: shown before it runs, timed after. It decides nothing about the result.
+//! One command of cargo or npm: shown before it runs, timed after. It decides nothing about the result.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -26,6 +26,14 @@ impl Cargo {
         // Not $CARGO: that is the toolchain which runs this program, and `+nightly` needs rustup's.
         let mut command = Command::new("cargo");
         command.args(words.split_whitespace()).env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO");
+        Self(command)
+    }
+
+    /// `npm <words>` in `folder` of the workspace.
+    pub(crate) fn npm(folder: &str, words: &str) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace");
+        let mut command = Command::new("npm");
+        command.args(words.split_whitespace()).current_dir(root.join(folder));
         Self(command)
     }
 
@@ -111,7 +119,7 @@ impl fmt::Display for Cargo {
                 write!(f, "{}={:?} ", name.display(), value)?;
             }
         }
-        f.write_str("cargo")?;
+        write!(f, "{}", self.0.get_program().display())?;
         self.0.get_args().try_for_each(|arg| write!(f, " {}", arg.display()))
     }
 }

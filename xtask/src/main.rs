@@ -1,6 +1,7 @@
 //! The project's chores: `cargo xtask <command>`. Most only run cargo; what is checked lives elsewhere.
 #![forbid(unsafe_code)]
 
+mod browsers;
 mod ci;
 mod command;
 mod fuzz;

@@ -14,7 +14,7 @@ const CODE_LINES_MAX: usize = 500;
 /// The one folder whose code may be unsafe.
 const UNSAFE_FOLDER: &str = "engine/ring";
 /// Folders with nothing that a person wrote.
-const SKIPPED_FOLDERS: [&str; 4] = ["target", "corpus", "artifacts", "coverage"];
+const SKIPPED_FOLDERS: [&str; 6] = ["target", "corpus", "artifacts", "coverage", "node_modules", "artefacts"];
 /// Marks of unfinished work.
 const LEFTOVERS: [&str; 4] =
     [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("to", "do!"), concat!("unimple", "mented!")];

@@ -35,6 +35,8 @@ enum Command {
     Run(RunArgs),
     /// Measure what the bars need, and say which are met.
     Bars(BarsArgs),
+    /// Events to Socket.IO clients: twinlane's gateway, socketioxide, Socket.IO on Node.
+    Events(crate::events::Args),
     #[command(flatten)]
     Helper(Helper),
 }
@@ -161,6 +163,7 @@ pub fn run(args: Args) -> Result<()> {
         Command::List(common) => list(&common.setup()?),
         Command::Run(args) => measure(&args),
         Command::Bars(args) => judge(&args),
+        Command::Events(args) => crate::events::run(&args),
     }
 }
 
@@ -232,14 +235,14 @@ fn chosen<'a>(
 }
 
 /// A thousand subscribers need a thousand descriptors, here and in the servers.
-fn raise_open_files() -> Result<()> {
+pub(crate) fn raise_open_files() -> Result<()> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).context("cannot raise the limit of open files")
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let number = text.strip_suffix('s').unwrap_or(text);
     let seconds: f64 = number.parse().map_err(|_| format!("not a number of seconds: {text}"))?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())

@@ -6,6 +6,7 @@
 
 pub mod bars;
 pub mod cli;
+pub mod events;
 pub mod fleet;
 pub mod helpers;
 pub mod lean;
