@@ -1,7 +1,7 @@
 //! Fuzzing of the decoders, bounded in time and memory: `cargo xtask fuzz`.
 //!
-//! What the targets check lies in `proto/tests/check`. Inputs found on the way stay below the target directory;
-//! `fuzz/corpus` holds only those that someone named. Nothing is installed here.
+//! What the targets check lies in `proto/tests/check` and `gateway/tests/check`. Inputs found on the way stay below the
+//! target directory; `fuzz/corpus` holds only those that someone named. Nothing is installed here.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
