@@ -35,11 +35,11 @@ class Judge {
 }
 
 /** Runs it and returns what was counted; throws at the first fault. */
-export async function missedEvents(world, { clients, reconnects, events, perSecond, seed = Date.now() % 1_000_000, deadlineMs }) {
+export async function missedEvents(world, { clients, reconnects, events, perSecond, awayMs, seed = Date.now() % 1_000_000, deadlineMs }) {
   const random = seeded(seed);
   const nsp = world.fresh();
   const judges = Array.from({ length: clients }, () => new Judge());
-  const peers = judges.map((judge) => new RawClient(world.url, nsp, (event, offset) => judge.heard(event, offset)));
+  const peers = judges.map((judge) => new RawClient(world.url, nsp, (event, offset) => judge.heard(event, offset), awayMs));
   const finished = judges.map((judge) => new Promise((resolve) => {
     judge.isFinished = resolve;
   }));

@@ -4,9 +4,9 @@
 import WebSocket from "ws";
 
 export class RawClient {
-  /** `heard` is called with each event: name, arguments without the offset, and the offset. */
-  constructor(url, nsp, heard) {
-    Object.assign(this, { url, nsp, heard, pid: undefined, offset: undefined, connects: 0, recoveries: 0, closed: false });
+  /** `heard` is called with each event: name, arguments without the offset, and the offset. Lost, it is away for `awayMs`. */
+  constructor(url, nsp, heard, awayMs = 5) {
+    Object.assign(this, { url, nsp, heard, awayMs, pid: undefined, offset: undefined, connects: 0, recoveries: 0, closed: false });
     this.prefix = `42${nsp},`;
     this.connect();
   }
@@ -19,7 +19,7 @@ export class RawClient {
     this.socket = socket;
     socket.on("message", (data) => this.socket === socket && this.receive(data.toString()));
     socket.on("error", () => {});
-    socket.on("close", () => !this.closed && this.socket === socket && setTimeout(() => this.connect(), 5));
+    socket.on("close", () => !this.closed && this.socket === socket && setTimeout(() => this.connect(), this.awayMs));
   }
 
   receive(message) {

@@ -56,7 +56,7 @@ describe("line 31: options of the client", () => {
 
   test("line 31: timeout of the connection", { timeout: 30_000 }, async () => {
     const accepted = [];
-    const silent = net.createServer((client) => accepted.push(client.on("error", () => {})));
+    const silent = net.createServer((client) => accepted.push(client.on("error", () => {}).resume()));
     await new Promise((resolve) => silent.listen(0, "127.0.0.1", resolve));
     const socket = world.io(`http://127.0.0.1:${silent.address().port}`, { timeout: 50, reconnection: false, forceNew: true });
     const [error] = await once(socket, "connect_error");
