@@ -27,6 +27,8 @@ const BUFFER_BYTES: usize = 16 << 10;
 /// What a slow relay holds itself, in the system and beside it: as little as can be, so that what waits, waits at the
 /// sender.
 const SLOW_BUFFER_BYTES: u32 = 4 << 10;
+/// How much a slow relay may be behind its rate and still make it good: some turns of the timer.
+const CATCH_UP: Duration = Duration::from_millis(20);
 /// Pending connections.
 const BACKLOG: u32 = 128;
 const DATAGRAM_BYTES_MAX: usize = 64 << 10;
@@ -313,7 +315,9 @@ async fn copy(
     loop {
         let Ok(bytes @ 1..) = from.read(&mut buffer).await else { return };
         if let Some(nanoseconds) = (bytes as u64 * 1_000_000_000).checked_div(bytes_per_second) {
-            free_at = free_at.max(Instant::now()) + Duration::from_nanos(nanoseconds);
+            // A link does not get slower because a timer fires late: a little of the time lost so is made good.
+            let earliest = Instant::now().checked_sub(CATCH_UP).unwrap_or(free_at);
+            free_at = free_at.max(earliest) + Duration::from_nanos(nanoseconds);
             tokio::time::sleep_until(free_at).await;
         }
         if *held.borrow() {
