@@ -22,7 +22,7 @@ pub(crate) struct HttpArgs {
     /// Serve the console, too: a page that shows what the server does. Its address is printed with its token
     #[arg(long)]
     pub(crate) console: bool,
-    /// Let pages of this origin connect, as in https://example.org; may be given several times [default: pages of the
+    /// Let pages of this origin connect, as in `https://example.org`; may be given several times [default: pages of the
     /// same host]
     #[arg(long = "origin", value_name = "ORIGIN")]
     pub(crate) origins: Vec<String>,
