@@ -130,6 +130,16 @@ async fn who_is_unknown_is_told_so() {
 }
 
 #[tokio::test]
+async fn an_offset_beyond_all_numbers_is_an_unknown_clients_like_any_other() {
+    let io = events();
+    // The largest there is, in the form in which clients give offsets back.
+    let auth = json!({ "pid": "invented", "offset": "3w5e11264sgsf" });
+    let mut ann = Client::connect(&io, "/", auth).await.unwrap();
+    let gap = json!({ "from": null, "to": null, "cause": "unknown" });
+    assert_eq!(ann.events(), [json!(["$gap", gap])]);
+}
+
+#[tokio::test]
 async fn who_comes_back_before_its_loss_was_noticed_takes_its_place() {
     let io = events();
     let mut ann = Client::join(&io).await;

@@ -43,7 +43,8 @@ pub(super) async fn admit(client: Arc<Client>, namespace: Namespace, auth: Value
     let returned = match (&wanted, absent) {
         (Some(wanted), Some(absent)) => find_missed(&mut held, &namespace, wanted, absent),
         (Some(wanted), None) => {
-            Err(wanted.offset.map(|offset| Missed { from: offset + 1, to: held.drained() }))
+            let to = held.drained();
+            Err(wanted.next.filter(|from| *from <= to).map(|from| Missed { from, to }))
         }
         (None, _) => Err(None),
     };
@@ -91,15 +92,15 @@ pub(super) async fn admit(client: Arc<Client>, namespace: Namespace, auth: Value
 /// Who a client says it was, and how far it got.
 struct Wanted {
     pid: String,
-    /// `None`: it got nothing.
-    offset: Option<u64>,
+    /// The first event that it has not got. `None`: it got nothing.
+    next: Option<u64>,
 }
 
 impl Wanted {
     fn of(auth: &Value) -> Option<Self> {
         let pid = auth.get("pid")?.as_str()?.to_owned();
         let offset = auth.get("offset").and_then(Value::as_str).and_then(Offset::parse);
-        Some(Self { pid, offset: offset.map(|Offset(offset)| offset) })
+        Some(Self { pid, next: offset.map(|Offset(offset)| offset.saturating_add(1)) })
     }
 }
 
@@ -130,7 +131,7 @@ fn find_missed(
     absent: Absent,
 ) -> Result<(Absent, Vec<Outgoing>), Option<Missed>> {
     // Nobody is told what came before it was there.
-    let from = wanted.offset.map_or(absent.since, |offset| offset.saturating_add(1)).max(absent.since);
+    let from = wanted.next.unwrap_or(absent.since).max(absent.since);
     if from > held.drained() {
         return Err(None);
     }
