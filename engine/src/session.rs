@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use twinlane_proto::control::Declare;
 use twinlane_proto::frame::ReplyTo;
-use twinlane_proto::{Code, Control, Start, TopicSpec};
+use twinlane_proto::{Code, Control, TopicSpec};
 
 use crate::client::{self, Client};
 use crate::config::{ConnectOptions, PublisherOptions, SubscribeOptions};
@@ -241,14 +241,8 @@ impl Session {
 
     /// A responder for the engine's own topics.
     pub(crate) async fn own_responder(&self, topic: &str) -> Result<Responder, OpenError> {
-        Ok(Responder::new(self.clone(), self.own_subscription(topic).await?))
-    }
-
-    /// A subscription to one of the engine's own topics.
-    pub(crate) async fn own_subscription(&self, topic: &str) -> Result<Subscription, OpenError> {
-        // What came before it is there was meant for it, too.
-        let options = SubscribeOptions { start: Start::All, ..SubscribeOptions::default() };
-        Subscription::open(&self.inner.reach, topic, options).await
+        let subscription = Subscription::open(&self.inner.reach, topic, SubscribeOptions::default()).await?;
+        Ok(Responder::new(self.clone(), subscription))
     }
 
     /// A publisher on a topic that belongs to this session.

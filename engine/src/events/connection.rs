@@ -13,8 +13,8 @@ use super::event::{Event, Give};
 use super::layer::Layer;
 use super::listeners::start;
 use super::namespace::Refusal;
-use super::outbox::Shared as Outbox;
-use super::peer::{FromClient, Handshake, PacketError, ToClient};
+use super::outbox::{Outbox, Shared};
+use super::peer::{FromClient, Handshake, OutboxLimits, PacketError, ToClient};
 use super::socket::{DisconnectReason, Socket};
 use crate::lock::lock;
 
@@ -30,7 +30,7 @@ pub struct Connection {
 pub(super) struct Client {
     pub(super) layer: Arc<Layer>,
     pub(super) handshake: Arc<Handshake>,
-    pub(super) outbox: Arc<Outbox>,
+    pub(super) outbox: Arc<Shared>,
     seats: Mutex<Seats>,
     /// Listeners that run.
     running: AtomicUsize,
@@ -53,17 +53,19 @@ enum Seat {
 }
 
 impl Connection {
-    pub(super) fn open(layer: Arc<Layer>, handshake: Handshake, outbox: Arc<Outbox>) -> Self {
+    /// A connection, and what its client is to be told.
+    pub(super) fn open(layer: &Arc<Layer>, handshake: Handshake, limits: OutboxLimits) -> (Self, Outbox) {
+        let outbox = Outbox::new(limits, Arc::clone(&layer.settings.crowd));
         let client = Arc::new(Client {
             handshake: Arc::new(handshake),
-            outbox,
+            outbox: Arc::clone(&outbox.shared),
             seats: Mutex::default(),
             running: AtomicUsize::new(0),
             reader: AtomicWaker::new(),
-            layer,
+            layer: Arc::clone(layer),
         });
-        client.layer.add_client(&client);
-        Self { client }
+        layer.add_client(&client);
+        (Self { client }, outbox)
     }
 
     /// The client says something. Listeners are started here, and go on as tasks if they do not end at once: call it
@@ -92,12 +94,6 @@ impl Connection {
         }
         self.client.reader.register(cx.waker());
         if is_ready() { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    /// Whether the client is in a namespace, or on its way into one.
-    #[must_use]
-    pub fn is_in_use(&self) -> bool {
-        !lock(&self.client.seats).list.is_empty()
     }
 
     /// The connection is gone. Does nothing the second time.

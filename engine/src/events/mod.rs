@@ -145,9 +145,7 @@ impl Events {
     /// A client connects: what carries its packets gets these two.
     #[must_use]
     pub fn connect(&self, handshake: Handshake, limits: OutboxLimits) -> (Connection, Outbox) {
-        let outbox = Outbox::new(limits, Arc::clone(&self.layer.settings.crowd));
-        let shared = Arc::clone(&outbox.shared);
-        (Connection::open(Arc::clone(&self.layer), handshake, shared), outbox)
+        Connection::open(&self.layer, handshake, limits)
     }
 
     /// Ends all connections, once what waits for them is sent. Clients may recover on another server's start only if

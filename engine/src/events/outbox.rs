@@ -57,16 +57,6 @@ pub(super) struct Crowd {
     pub(super) slow_disconnected: AtomicU64,
 }
 
-/// What became of an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pushed {
-    Queued,
-    /// Volatile, and the client is behind.
-    LeftOut,
-    /// The client is gone, or as of now too slow.
-    Closed,
-}
-
 impl Outbox {
     pub(super) fn new(limits: OutboxLimits, crowd: Arc<Crowd>) -> Self {
         let (queue, reader) = (Mutex::default(), AtomicWaker::new());
@@ -117,23 +107,23 @@ impl Drop for Outbox {
 
 impl Shared {
     /// Puts `entry` at the end. `is_volatile`: rather not at all than behind much else.
-    pub(super) fn push(self: &Arc<Self>, entry: ToClient, is_volatile: bool) -> Pushed {
+    pub(super) fn push(self: &Arc<Self>, entry: ToClient, is_volatile: bool) {
         let mut queue = lock(&self.queue);
         if queue.is_closed {
-            return Pushed::Closed;
+            return;
         }
         let (entry_bytes, entry_events) = weight(&entry);
         let (bytes, events) = (queue.bytes + entry_bytes, queue.events + entry_events);
         let OutboxLimits { bytes_max, events_max } = self.limits;
         if is_volatile && (bytes > bytes_max / VOLATILE_PART || events > events_max / VOLATILE_PART) {
             self.crowd.volatile_dropped.fetch_add(entry_events as u64, Ordering::Relaxed);
-            return Pushed::LeftOut;
+            return;
         }
         // One burst may exceed the bound, or a large one would never go.
         if (bytes > bytes_max || events > events_max) && queue.events > 0 {
             drop(queue);
             self.cut_off();
-            return Pushed::Closed;
+            return;
         }
         (queue.bytes, queue.events) = (bytes, events);
         queue.entries.push_back(entry);
@@ -146,7 +136,6 @@ impl Shared {
             self.crowd.join(self);
         }
         self.reader.wake();
-        Pushed::Queued
     }
 
     /// Nothing is taken any more; with a reason, that is the next and last thing the client is told.

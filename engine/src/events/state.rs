@@ -169,7 +169,6 @@ impl State {
     fn send(&mut self, run: &TopicRun) {
         let mut group: Option<Group<'_>> = None;
         for (offset, record) in records(run) {
-            self.drained = offset + 1;
             let event = self.outgoing(offset, &record);
             match &mut group {
                 Some(group) if group.takes(&record) => group.events.push(event),

@@ -14,7 +14,6 @@ use tokio::sync::oneshot;
 
 use super::link::Link;
 use super::packet::{self, Kind, Packet};
-use crate::error::RequestError;
 use crate::events::emit::event_payload;
 use crate::events::error::{AckError, EmitError};
 use crate::events::event::{Event, Give};
@@ -492,12 +491,5 @@ impl Drop for Inner {
 impl fmt::Debug for ClientSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ClientSocket({:?} in {})", self.id(), self.inner.namespace)
-    }
-}
-
-impl From<RequestError> for EmitError {
-    fn from(error: RequestError) -> Self {
-        tracing::debug!(%error, "the event layer cannot be reached");
-        Self::Closed
     }
 }

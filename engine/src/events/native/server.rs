@@ -109,8 +109,7 @@ impl Client {
             cross_origin: false,
             issued: SystemTime::now(),
         };
-        let outbox = Outbox::new(OutboxLimits::default(), Arc::clone(&layer.settings.crowd));
-        let connection = Connection::open(Arc::clone(layer), handshake, Arc::clone(&outbox.shared));
+        let (connection, outbox) = Connection::open(layer, handshake, OutboxLimits::default());
         let telling = tokio::spawn(tell(outbox, publisher, reply_to.correlation));
         Some(Self { connection, telling })
     }
