@@ -39,10 +39,9 @@ impl Encoder {
     /// A burst is one chunk, shared with all others that get it. [`ToClient::Close`] says nothing here.
     pub fn encode(self, message: &ToClient, chunks: &mut Vec<Bytes>) {
         match message {
-            ToClient::Burst(burst) => match self.wire() {
-                Some(wire) => chunks.push(burst.encoded(wire, |burst| self.burst(burst)).clone()),
-                None => chunks.push(self.burst(burst)),
-            },
+            ToClient::Burst(burst) => {
+                chunks.push(burst.encoded(self.wire(), |burst| self.burst(burst)).clone());
+            }
             ToClient::Close(_) => {}
             other => {
                 let mut framed = Framed { framing: self.framing, out: BytesMut::new() };
@@ -53,14 +52,14 @@ impl Encoder {
     }
 
     /// Under what a burst in this form is kept.
-    fn wire(self) -> Option<Wire> {
+    fn wire(self) -> Wire {
         match (self.framing, self.parser) {
-            (Framing::WebSocket, Parser::Json) => Some(Wire::WebSocket),
-            (Framing::Polling, Parser::Json) => Some(Wire::Polling),
-            (Framing::WebTransport, Parser::Json) => Some(Wire::WebTransport),
-            (Framing::WebSocket, Parser::Msgpack) => Some(Wire::WebSocketMsgpack),
-            (Framing::Polling, Parser::Msgpack) => Some(Wire::PollingMsgpack),
-            (Framing::WebTransport, Parser::Msgpack) => None,
+            (Framing::WebSocket, Parser::Json) => Wire::WebSocket,
+            (Framing::Polling, Parser::Json) => Wire::Polling,
+            (Framing::WebTransport, Parser::Json) => Wire::WebTransport,
+            (Framing::WebSocket, Parser::Msgpack) => Wire::WebSocketMsgpack,
+            (Framing::Polling, Parser::Msgpack) => Wire::PollingMsgpack,
+            (Framing::WebTransport, Parser::Msgpack) => Wire::WebTransportMsgpack,
         }
     }
 
