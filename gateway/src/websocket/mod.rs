@@ -43,53 +43,57 @@ const CLOSE_POLICY: u16 = 1008;
 pub(crate) fn open(
     shared: &Arc<Shared>,
     handshake: Handshake,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
-    let response = switch(&request)?;
-    let (shared, upgrade) = (Arc::clone(shared), hyper::upgrade::on(&mut request));
-    tokio::spawn(async move {
-        let Some((stream, read_ahead)) = upgraded(&shared, upgrade).await else { return };
+    upgrade(shared, request, |shared, stream, read_ahead| {
         let pipe = Box::new(WebSocket::new(stream, read_ahead, shared.options.max_payload_bytes));
         if let Err(refusal) = shared.open_pipe(pipe, Carrier::WebSocket, handshake) {
             shared.counters.refused(&refusal);
         }
-    });
-    Ok(response)
+    })
 }
 
 /// Offers a WebSocket to a session that polls.
 pub(crate) fn probe(
     shared: &Arc<Shared>,
     handle: Arc<Handle>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
     if !shared.options.allow_upgrades {
         return Err(Refusal::BadRequest);
     }
-    let response = switch(&request)?;
-    let (shared, upgrade) = (Arc::clone(shared), hyper::upgrade::on(&mut request));
-    tokio::spawn(async move {
-        let Some((stream, read_ahead)) = upgraded(&shared, upgrade).await else { return };
+    upgrade(shared, request, move |shared, stream, read_ahead| {
         let pipe = WebSocket::new(stream, read_ahead, shared.options.max_payload_bytes);
         handle.offer(Box::new(pipe));
-    });
-    Ok(response)
+    })
 }
 
 /// Hands a WebSocket to the engine: its binary messages hold the native protocol.
 pub(crate) fn native(
     shared: &Arc<Shared>,
     peer: Peer,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
-    let response = switch(&request)?;
-    let (shared, upgrade) = (Arc::clone(shared), hyper::upgrade::on(&mut request));
-    tokio::spawn(async move {
-        let Some((stream, read_ahead)) = upgraded(&shared, upgrade).await else { return };
+    upgrade(shared, request, move |shared, stream, read_ahead| {
         if let Some(engine) = &shared.options.native {
             // Fast messages wait in the engine, where they can be replaced, and not in the system.
             twinlane::gateway::keep_short(stream.tcp());
             webtransport::native::serve_websocket(engine, stream, read_ahead, peer.address);
+        }
+    })
+}
+
+/// Makes a request's connection a WebSocket, and hands it to `taken` with what was read ahead.
+fn upgrade(
+    shared: &Arc<Shared>,
+    mut request: Request<Incoming>,
+    taken: impl FnOnce(&Arc<Shared>, Stream, Bytes) + Send + 'static,
+) -> Result<Response<Body>, Refusal> {
+    let response = switch(&request)?;
+    let (shared, upgrade) = (Arc::clone(shared), hyper::upgrade::on(&mut request));
+    tokio::spawn(async move {
+        if let Some((stream, read_ahead)) = upgraded(&shared, upgrade).await {
+            taken(&shared, stream, read_ahead);
         }
     });
     Ok(response)
