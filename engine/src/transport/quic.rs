@@ -425,7 +425,12 @@ impl Arrived {
                 Ok(Self::Ours(connection, send, recv))
             }
             // Offered only where somebody takes it.
-            Some(H3) => Ok(Self::H3(connection)),
+            Some(H3) => {
+                let streams_max = VarInt::from_u32(H3_STREAMS_MAX);
+                connection.set_max_concurrent_bi_streams(streams_max);
+                connection.set_max_concurrent_uni_streams(streams_max);
+                Ok(Self::H3(connection))
+            }
             _ => Err((Refusal::WrongAlpn, "the peer named no protocol".to_owned())),
         }
     }
@@ -456,6 +461,13 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * KIB;
 /// One stream may use the connection's window whole: a session has one that matters.
 const STREAM_WINDOW_BYTES: u32 = CONNECTION_WINDOW_BYTES;
 
+/// Streams of each kind that a peer may have open. A client of ours has one; HTTP/3 asks for three before it begins. quinn
+/// has room for all of them in each connection, used or not: 2 KiB where 16 are allowed.
+const STREAMS_MAX: u32 = 3;
+
+/// The same once a client has said that it speaks HTTP/3.
+const H3_STREAMS_MAX: u32 = 16;
+
 /// A jumbo Ethernet frame less IPv6 and UDP headers. Discovery only goes as far as the path does.
 const MTU_BYTES_MAX: u16 = 8_952;
 
@@ -470,8 +482,8 @@ fn transport_config() -> TransportConfig {
     mtu_discovery.upper_bound(MTU_BYTES_MAX);
     let mut config = TransportConfig::default();
     config
-        .max_concurrent_bidi_streams(VarInt::from_u32(16))
-        .max_concurrent_uni_streams(VarInt::from_u32(16))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
         // Kept alive by whoever is above: it asks the peer anyway, and a PING of QUIC would come on top.
         .max_idle_timeout(Some(VarInt::from_u32(30_000).into()))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
