@@ -76,7 +76,8 @@ pub(crate) struct Cursors<T> {
     turns: VecDeque<u32>,
     /// Those of fast topics that had a step since somebody asked, each once.
     touched: Vec<u32>,
-    ready: Arc<ReadyQueue>,
+    /// `None` until there is a cursor: a connection has two sets, and one of them most often stays empty.
+    ready: Option<Arc<ReadyQueue>>,
 }
 
 struct Slot<T> {
@@ -89,6 +90,7 @@ struct Slot<T> {
 }
 
 /// Cursors woken by others, until the set's owner looks.
+#[derive(Default)]
 struct ReadyQueue {
     keys: SegQueue<u32>,
     owner: AtomicWaker,
@@ -116,17 +118,21 @@ impl Wake for Turn {
 
 impl<T> Cursors<T> {
     pub(crate) fn new() -> Self {
-        let ready = Arc::new(ReadyQueue { keys: SegQueue::new(), owner: AtomicWaker::new() });
-        Self { slots: Vec::new(), free: Vec::new(), turns: VecDeque::new(), touched: Vec::new(), ready }
+        Self { slots: Vec::new(), free: Vec::new(), turns: VecDeque::new(), touched: Vec::new(), ready: None }
     }
 
     /// Adds a cursor; it gets a turn at once. With `credit` it reads only what the other side takes.
     pub(crate) fn insert(&mut self, cursor: TopicCursor, tag: T, credit: Option<Arc<Credit>>) -> u32 {
         let key = self.free.pop().unwrap_or_else(|| {
+            // Most sets have one cursor, and a vector would begin with room for four.
+            if self.slots.is_empty() {
+                self.slots.reserve_exact(1);
+            }
             self.slots.push(None);
             (self.slots.len() - 1) as u32
         });
-        let turn = Arc::new(Turn { key, queued: AtomicBool::new(true), ready: Arc::clone(&self.ready) });
+        let ready = Arc::clone(self.ready.get_or_insert_default());
+        let turn = Arc::new(Turn { key, queued: AtomicBool::new(true), ready });
         let waker = Waker::from(Arc::clone(&turn));
         self.slots[key as usize] = Some(Slot { cursor, tag, is_touched: false, credit, turn, waker });
         self.turns.push_back(key);
@@ -211,14 +217,16 @@ impl<T> Cursors<T> {
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<(u32, Step)> {
         let mut registered = false;
         loop {
-            while let Some(key) = self.ready.keys.pop() {
+            // Without cursors there is nobody to wake `cx`: who inserts the first one polls again, as for any other.
+            let Some(ready) = &self.ready else { return Poll::Pending };
+            while let Some(key) = ready.keys.pop() {
                 self.turns.push_back(key);
             }
             let Some(key) = self.turns.pop_front() else {
                 if registered {
                     return Poll::Pending;
                 }
-                self.ready.owner.register(cx.waker());
+                ready.owner.register(cx.waker());
                 registered = true;
                 continue;
             };
