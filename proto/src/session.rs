@@ -250,14 +250,14 @@ impl Session {
             Control::Pong(_) => Ok(()),
             Control::Goodbye(goodbye) => {
                 let Goodbye { code, reason } = goodbye.clone();
-                self.outputs.push_back(Output::Event(Event::Control(Control::Goodbye(goodbye))));
-                self.outputs.push_back(Output::Close { code, reason });
+                self.queue(Output::Event(Event::Control(Control::Goodbye(goodbye))));
+                self.queue(Output::Close { code, reason });
                 self.phase = Phase::Closed;
                 Ok(())
             }
             other => match self.lanes.follow(&other)? {
                 Open::Followed => {
-                    self.outputs.push_back(Output::Event(Event::Control(other)));
+                    self.queue(Output::Event(Event::Control(other)));
                     Ok(())
                 }
                 Open::Stale => Ok(()),
@@ -285,7 +285,7 @@ impl Session {
         }
         self.offer = Some(Offer::of(&hello));
         self.phase = Phase::Deciding;
-        self.outputs.push_back(Output::Event(Event::Hello(hello)));
+        self.queue(Output::Event(Event::Hello(hello)));
         Ok(())
     }
 
@@ -299,7 +299,7 @@ impl Session {
             self.ping_interval = asked.clamp(floor, self.config.ping_interval);
         }
         self.become_ready();
-        self.outputs.push_back(Output::Event(Event::Welcome(welcome)));
+        self.queue(Output::Event(Event::Welcome(welcome)));
         Ok(())
     }
 
@@ -347,14 +347,22 @@ impl Session {
                     Err(error) => return Err(ProtocolError::Ours(Box::new(error))),
                 }
                 self.lanes.grant(self.runs_received(), &control);
-                self.outputs.push_back(Output::Send(frame));
+                self.queue(Output::Send(frame));
                 Ok(())
             }
         }
     }
 
+    fn queue(&mut self, output: Output) {
+        // Most often there is one at a time, and a queue would begin with room for four.
+        if self.outputs.is_empty() {
+            self.outputs.reserve_exact(1);
+        }
+        self.outputs.push_back(output);
+    }
+
     fn send(&mut self, control: &Control) -> Result<(), ProtocolError> {
-        self.outputs.push_back(Output::Send(encoded(control)?));
+        self.queue(Output::Send(encoded(control)?));
         Ok(())
     }
 
@@ -381,7 +389,7 @@ impl Session {
     fn close(&mut self, code: Code, reason: String) {
         let goodbye = Control::Goodbye(Goodbye { code, reason: reason.clone() });
         self.send(&goodbye).expect("a goodbye is cut to the limits of the wire");
-        self.outputs.push_back(Output::Close { code, reason });
+        self.queue(Output::Close { code, reason });
         self.phase = Phase::Closed;
         self.lanes.clear();
     }
