@@ -30,8 +30,17 @@ use clap::Parser as _;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    refuse_huge_pages();
     match commands::run(args::Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => ExitCode::from(failure::report(&error)),
     }
+}
+
+/// The allocator asks the system for huge pages, and idle connections then cost an eighth more: memory that was touched
+/// once becomes resident 2 MiB at a time.
+fn refuse_huge_pages() {
+    // Older systems do not know the call; memory is then what it is.
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_thp_disable(true);
 }
