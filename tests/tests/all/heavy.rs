@@ -1,4 +1,4 @@
-//! What takes minutes or most of a machine. Run with
+//! What many connections cost: time and memory. Most of it takes minutes or most of a machine, and runs with
 //! `cargo test --release -p twinlane-tests --test all -- --ignored --nocapture --test-threads 1 heavy`.
 //!
 //! Connections come from child processes of this binary, so that neither side runs out of descriptors.
@@ -15,7 +15,7 @@ use twinlane::{
 use crate::bad_input::resident_bytes;
 use crate::world::{until, within};
 
-/// Tells a child what to do: address, connections, topic.
+/// Tells a child what to do: address, fingerprint, transports, connections, topic.
 const CHILD: &str = "TWINLANE_TEST_CHILD";
 const PER_CHILD: usize = 2_500;
 
@@ -29,13 +29,14 @@ fn roomy() -> EngineConfig {
 struct Door {
     addr: std::net::SocketAddr,
     fingerprint: Fingerprint,
+    /// `TcpOnly` (with TLS) or `QuicOnly`: one connection for each session.
+    transports: Transports,
 }
 
 impl Door {
-    /// TCP with TLS, one connection for each session.
     fn options(&self) -> ConnectOptions {
         let mut options = ConnectOptions::new(self.addr.to_string(), Trust::Fingerprint(self.fingerprint));
-        options.transports = Transports::TcpOnly;
+        options.transports = self.transports;
         options
     }
 }
@@ -43,8 +44,8 @@ impl Door {
 async fn encrypted_engine() -> (Engine, Door) {
     let engine = Engine::new(roomy()).unwrap();
     let listening = engine.listen(ListenOptions::new("127.0.0.1:0".parse().unwrap())).await.unwrap();
-    let door = Door { addr: listening.addr(), fingerprint: listening.fingerprint().unwrap() };
-    (engine, door)
+    let fingerprint = listening.fingerprint().unwrap();
+    (engine, Door { addr: listening.addr(), fingerprint, transports: Transports::TcpOnly })
 }
 
 /// Children that together hold `connections` sessions, each subscribed to `topic`.
@@ -54,7 +55,7 @@ async fn crowd(door: &Door, connections: usize, topic: &str) -> Vec<Child> {
         let count = PER_CHILD.min(connections - from);
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "heavy::child_with_many_connections", "--ignored", "--nocapture"])
-            .env(CHILD, format!("{} {} {count} {topic}", door.addr, door.fingerprint))
+            .env(CHILD, format!("{} {} {:?} {count} {topic}", door.addr, door.fingerprint, door.transports))
             .stdout(Stdio::piped())
             .stdin(Stdio::piped())
             .kill_on_drop(true)
@@ -80,10 +81,11 @@ async fn crowd(door: &Door, connections: usize, topic: &str) -> Vec<Child> {
 #[ignore = "a part of the others"]
 async fn child_with_many_connections() {
     let Ok(order) = std::env::var(CHILD) else { return };
-    let [addr, fingerprint, count, topic] = order.split(' ').collect::<Vec<_>>()[..] else {
+    let [addr, fingerprint, transports, count, topic] = order.split(' ').collect::<Vec<_>>()[..] else {
         panic!("{order}")
     };
-    let door = Door { addr: addr.parse().unwrap(), fingerprint: fingerprint.parse().unwrap() };
+    let transports = if transports == "QuicOnly" { Transports::QuicOnly } else { Transports::TcpOnly };
+    let door = Door { addr: addr.parse().unwrap(), fingerprint: fingerprint.parse().unwrap(), transports };
     let mut held = Vec::new();
     for _ in 0..count.parse().unwrap() {
         let session = within("a session", Session::connect(door.options())).await.unwrap();
@@ -102,6 +104,46 @@ fn cpu() -> Duration {
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     Duration::from_millis(ticks * 10)
+}
+
+/// What one idle subscribed QUIC connection may take of the server, with the system's allocator and on loopback, where
+/// quinn keeps a packet of 8,952 bytes for each.
+const IDLE_QUIC_BYTES_MAX: u64 = 52 << 10;
+
+#[tokio::test]
+async fn an_idle_quic_connection_takes_at_most_52_kib() {
+    // In a process of its own: other tests' memory is not what is measured.
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "heavy::memory_of_idle_quic_connections", "--ignored", "--nocapture"])
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(120), child).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+#[ignore = "a part of the one before"]
+async fn memory_of_idle_quic_connections() {
+    let (engine, mut door) = encrypted_engine().await;
+    door.transports = Transports::QuicOnly;
+    engine.declare("idle", TopicSpec::fast()).unwrap();
+    let _first = crowd(&door, 1, "idle").await;
+    settled(&engine, 1).await;
+    let before = resident_bytes();
+    let _children = crowd(&door, 200, "idle").await;
+    settled(&engine, 201).await;
+    let each = (resident_bytes() - before) / 200;
+    println!("{each} bytes of server memory for each idle QUIC connection");
+    assert!(each <= IDLE_QUIC_BYTES_MAX, "{each} bytes");
+}
+
+/// `connections` have found out how large their packets may be: until then quinn's own buffers grow.
+async fn settled(engine: &Engine, connections: usize) {
+    until("the largest packets", || {
+        let sessions = engine.status().sessions;
+        let paths = sessions.iter().filter_map(|session| session.udp.as_ref());
+        paths.filter(|path| path.mtu_bytes >= 8_900).count() == connections
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
