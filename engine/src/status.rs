@@ -249,7 +249,7 @@ pub struct SessionStatus {
 /// What one subscription has received and missed since it was opened.
 ///
 /// On `ordered` and `latest` fast topics, for each publisher stream,
-/// `delivered + lost + late + expired + coalesced + dropped_slow = last − first + 1` over the seqs it saw.
+/// `delivered + lost + late + expired + coalesced + dropped_slow + no_route = last − first + 1` over the seqs it saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SubscriptionStats {
@@ -267,6 +267,9 @@ pub struct SubscriptionStats {
     pub coalesced: u64,
     /// Messages dropped because this subscriber did not keep up.
     pub dropped_slow: u64,
+    /// Messages given up while this subscriber, or their publisher, had no connection.
+    #[serde(default)]
+    pub no_route: u64,
     /// Messages a reliable topic no longer retained when this subscriber asked for them.
     pub not_retained: u64,
     /// Copies discarded: the same message again, or one older than its successor.

@@ -284,15 +284,15 @@ impl Subscription {
             self.stats.resumes += 1;
             self.ready.push_back(Batch::resumed(Arc::clone(topic), outcome));
         }
-        // A fast topic that goes on reports the hole with the seqs, when it knows them.
+        // A fast topic that goes on finds the hole in the seqs, and hears from the server why.
         let knows_seqs = topic.is_fast() && goes_on.is_some();
         let mut tracker = match goes_on {
             Some(tracker) => tracker.rebound(Arc::clone(topic)),
             None => began,
         };
-        if gone > 0 {
+        if gone > 0 && !knows_seqs {
             let gap = tracker.skipped(next_offset - gone, next_offset, GapCause::Retention, &mut self.stats);
-            if topic.is_fast() && !knows_seqs {
+            if topic.is_fast() {
                 let missing = Missing::Offsets { from: next_offset - gone, to: next_offset };
                 let gap = Gap { topic: topic.name.clone(), cause: GapCause::Retention, missing };
                 self.stats.not_retained += gone;

@@ -168,7 +168,7 @@ const outcome: Field<"fresh" | "resumed" | { readonly missing: number }> = {
 };
 
 const CAUSES = [
-  "retention", "purge", "permission", "lost", "late", "expired", "coalesced", "dropped-slow", "abandoned",
+  "retention", "purge", "permission", "lost", "late", "expired", "coalesced", "dropped-slow", "abandoned", "no-route",
 ] as const;
 /** Why messages are missing. */
 export type GapCause = (typeof CAUSES)[number];
@@ -218,7 +218,7 @@ const MESSAGES = {
   Pong: [0x83, struct({ nonce: u64 })],
   Goodbye: [0x84, struct({ code: u16, reason: line(256) })],
   LeftOut: [0x85, struct({
-    lane: u32, topic: u32, expired: count, coalesced: count, droppedSlow: count, late: count,
+    lane: u32, topic: u32, expired: count, coalesced: count, droppedSlow: count, late: count, noRoute: count,
   })],
   Detached: [0x86, struct({ reason: line(256) })],
 } as const;

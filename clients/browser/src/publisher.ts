@@ -378,7 +378,7 @@ export class Publisher {
     const sum = expired + coalesced + droppedSlow;
     if (sum === this.#leftOutTold || !this.#isOpen) return;
     this.#leftOutTold = sum;
-    this.#host.send({ is: "LeftOut", lane: this.lane, topic: 0, expired, coalesced, droppedSlow, late: 0 });
+    this.#host.send({ is: "LeftOut", lane: this.lane, topic: 0, expired, coalesced, droppedSlow, late: 0, noRoute: 0 });
   }
 
   /** The server knows nothing of the stream: what was sent cannot be known any more, the rest gets new numbers. */

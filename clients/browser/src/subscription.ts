@@ -32,6 +32,8 @@ export interface SubscriptionStatus {
   readonly droppedSlow: number;
   /** Came after a newer one. */
   readonly late: number;
+  /** Given up while this client, or the publisher, had no connection. */
+  readonly noRoute: number;
 }
 
 /** What a subscription needs of its session. */
@@ -156,14 +158,15 @@ export class Subscription implements AsyncIterableIterator<Delivery, undefined, 
   status(): SubscriptionStatus {
     let missing = this.#missingElsewhere + this.#overflowed + this.#replaced;
     for (const topic of this.#topics.values()) missing += topic.tracker?.missing ?? 0;
-    const { expired, coalesced, droppedSlow, late } = sumOf([this.#leftOutBefore, ...this.#leftOuts.values()]);
+    const { expired, coalesced, droppedSlow, late, noRoute } = sumOf([this.#leftOutBefore, ...this.#leftOuts.values()]);
     const explained = {
       expired,
       coalesced: coalesced + this.#replaced,
       droppedSlow: droppedSlow + this.#overflowed,
       late: late + this.#late,
+      noRoute,
     };
-    const sum = explained.expired + explained.coalesced + explained.droppedSlow + explained.late;
+    const sum = explained.expired + explained.coalesced + explained.droppedSlow + explained.late + noRoute;
     return {
       topic: this.topic,
       received: this.#received,
@@ -347,7 +350,7 @@ export class Subscription implements AsyncIterableIterator<Delivery, undefined, 
     if (missing <= 0) return;
     this.#missingElsewhere += missing;
     const isFast = earlier.tracker !== undefined;
-    const cause = isFast ? "lost" : "retention";
+    const cause = isFast ? "no-route" : "retention";
     this.#push(gapIn(bound.name, missing, cause, earlier.nextOffset, bound.nextOffset));
   }
 
@@ -397,7 +400,7 @@ function gapIn(
   return { is: "gap", topic, missing, from, to, cause };
 }
 
-const NONE = { expired: 0, coalesced: 0, droppedSlow: 0, late: 0 };
+const NONE = { expired: 0, coalesced: 0, droppedSlow: 0, late: 0, noRoute: 0 };
 
 function sumOf(parts: readonly Readonly<typeof NONE>[]): typeof NONE {
   const sum = { ...NONE };
@@ -406,6 +409,7 @@ function sumOf(parts: readonly Readonly<typeof NONE>[]): typeof NONE {
     sum.coalesced += part.coalesced;
     sum.droppedSlow += part.droppedSlow;
     sum.late += part.late;
+    sum.noRoute += part.noRoute;
   }
   return sum;
 }

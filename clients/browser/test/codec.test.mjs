@@ -48,7 +48,7 @@ test("what the server says is read as its vector means it", () => {
     ["plant/a/temperature", 0xe0n, "fast", "ordered", 44, 9, { missing: 3 }],
   );
   assert.deepEqual(read("left-out"), {
-    is: "LeftOut", lane: 4, topic: 7, expired: 3, coalesced: 40, droppedSlow: 2, late: 1,
+    is: "LeftOut", lane: 4, topic: 7, expired: 3, coalesced: 40, droppedSlow: 2, late: 1, noRoute: 5,
   });
 });
 

@@ -112,7 +112,7 @@ test("what is missing is lost until the server says why", () => {
   const { subscription } = open({ ...RELIABLE, channel: "fast" });
   subscription.take(RUN, 0, message({ seq: 11 }));
   assert.equal(subscription.status().lost, 10);
-  subscription.leftOut({ lane: 1, topic: 7, expired: 3, coalesced: 0, droppedSlow: 4, late: 0 });
+  subscription.leftOut({ lane: 1, topic: 7, expired: 3, coalesced: 0, droppedSlow: 4, late: 0, noRoute: 0 });
   const { missing, lost, expired, droppedSlow } = subscription.status();
   assert.deepEqual([missing, lost, expired, droppedSlow], [10, 3, 3, 4]);
 });
@@ -120,9 +120,9 @@ test("what is missing is lost until the server says why", () => {
 test("what was explained on an earlier connection stays explained", () => {
   const { subscription } = open({ ...RELIABLE, channel: "fast" });
   subscription.take(RUN, 0, message({ seq: 11 }));
-  subscription.leftOut({ lane: 1, topic: 7, expired: 10, coalesced: 0, droppedSlow: 0, late: 0 });
+  subscription.leftOut({ lane: 1, topic: 7, expired: 10, coalesced: 0, droppedSlow: 0, late: 0, noRoute: 0 });
   bind(subscription, { ...RELIABLE, channel: "fast" }, { nextOffset: 1 });
-  subscription.leftOut({ lane: 1, topic: 7, expired: 0, coalesced: 0, droppedSlow: 0, late: 0 });
+  subscription.leftOut({ lane: 1, topic: 7, expired: 0, coalesced: 0, droppedSlow: 0, late: 0, noRoute: 0 });
   const { missing, lost, expired } = subscription.status();
   assert.deepEqual([missing, lost, expired], [10, 0, 10]);
 });

@@ -61,24 +61,22 @@ impl ClientCore {
     pub(crate) fn close_publisher(&self, publisher: &RemotePublisher) -> oneshot::Receiver<()> {
         let (confirm, confirmed) = oneshot::channel();
         let lane = publisher.lane;
+        publisher.close();
+        let Some(link) = self.link().filter(|link| !link.is_over()) else {
+            // It stays among the open ones, so that the next connection tells the server of its end.
+            publisher.abandon();
+            return confirmed;
+        };
         {
             let mut state = lock(&self.state);
             state.publishers.remove(&lane);
             state.closing.insert(lane, confirm);
         }
-        publisher.close();
-        match self.link() {
-            Some(link) => {
-                match lock(&publisher.topic).is_latest() {
-                    true => link.finish_on_stream(lane),
-                    false => link.remove_outlets(lane),
-                }
-                let last_seq = publisher.ring.next();
-                publisher.left_out(true).into_iter().for_each(|told| link.send(told));
-                link.send(Control::ClosePublisher(ClosePublisher { publisher: lane, last_seq }));
-            }
-            None => drop(lock(&self.state).closing.remove(&lane)),
+        match lock(&publisher.topic).is_latest() {
+            true => link.finish_on_stream(lane),
+            false => link.remove_outlets(lane),
         }
+        tell_end(&link, publisher);
         confirmed
     }
 
@@ -146,8 +144,17 @@ impl ClientCore {
         if !publisher.asked_on.claim(link) {
             return;
         }
+        if publisher.is_abandoned() && !resumed {
+            // The server has forgotten the stream as well.
+            lock(&self.state).publishers.remove(&publisher.lane);
+            return;
+        }
         let opened = self.ask_to_reopen(link, publisher, resumed).await;
         match opened {
+            Ok(Some(_)) if publisher.is_abandoned() => {
+                lock(&self.state).publishers.remove(&publisher.lane);
+                tell_end(link, publisher);
+            }
             Ok(Some(opened)) => {
                 publisher.adopt(&opened);
                 publisher.start(link, &opened);
@@ -209,6 +216,13 @@ impl ClientCore {
             _ => None,
         })
     }
+}
+
+/// Tells the server that nothing follows on this stream, and what of it was left out.
+fn tell_end(link: &Arc<Link>, publisher: &RemotePublisher) {
+    let (lane, last_seq) = (publisher.lane, publisher.ring.next());
+    publisher.left_out(true).into_iter().for_each(|told| link.send(told));
+    link.send(Control::ClosePublisher(ClosePublisher { publisher: lane, last_seq }));
 }
 
 fn open_message(

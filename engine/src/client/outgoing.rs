@@ -3,7 +3,7 @@
 //! They wait in a ring of their own: the connection sends from it, and a reliable publisher's acks let go of it.
 //! A lost connection therefore loses nothing: the next one sends again from the first unanswered message.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use twinlane_proto::control::{Acked, PublisherOpened, Refused, TopicRef};
@@ -39,6 +39,10 @@ pub(crate) struct RemotePublisher {
     outcomes: Outcomes,
     /// Ring offset up to which everything was given to a transport.
     sent: AtomicU64,
+    /// Fast: what was not sent before this ring offset was overwritten while there was no connection.
+    cut_off_before: AtomicU64,
+    /// The application closed it while there was no connection; the server does not know.
+    is_abandoned: AtomicBool,
     credit: Mutex<Option<Arc<Credit>>>,
     pub(super) asked_on: AskedOn,
     refused_from_now_on: OnceLock<Code>,
@@ -61,6 +65,8 @@ impl RemotePublisher {
             topic: Mutex::new(topic),
             outcomes: Outcomes::of(unanswered),
             sent: AtomicU64::new(0),
+            cut_off_before: AtomicU64::new(0),
+            is_abandoned: AtomicBool::new(false),
             credit: Mutex::new(None),
             asked_on: AskedOn::default(),
             refused_from_now_on: OnceLock::new(),
@@ -110,6 +116,8 @@ impl RemotePublisher {
             if fast { self.sent.load(Ordering::Relaxed) } else { opened.last_seq.min(self.ring.next()) };
         let gating = if fast { Gating::Gated } else { Gating::Lossy };
         let cursor = self.ring.cursor(Start::Offset(from), gating);
+        // From here on nothing is overwritten before the cursor has read it.
+        self.cut_off_before.store(self.ring.oldest(), Ordering::Relaxed);
         let cursor = match &self.flow {
             Some(flow) => {
                 let mode = opened.spec.mode;
@@ -148,6 +156,19 @@ impl RemotePublisher {
 
     pub(crate) fn refused(&self, refused: &Refused) {
         self.outcomes.refused(refused);
+    }
+
+    /// The application closed it and there is no connection: what was not sent of a fast topic is given up.
+    pub(crate) fn abandon(&self) {
+        if self.is_fast() {
+            let (sent, next) = (self.sent.load(Ordering::Acquire), self.ring.next());
+            self.left_out.add_no_route(next.saturating_sub(sent));
+        }
+        self.is_abandoned.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Ordering::Acquire)
     }
 
     /// The session is over.
@@ -194,8 +215,10 @@ impl OutletOwner for RemotePublisher {
     }
 
     fn missed(&self, _link: &Arc<Link>, from: u64, to: u64) -> Verdict {
-        // Nothing overwrites what this queue holds, except where a publisher failed half-way.
-        self.left_out.add_dropped_slow(to - from);
+        let no_route = self.cut_off_before.load(Ordering::Relaxed).min(to).saturating_sub(from);
+        self.left_out.add_no_route(no_route);
+        // With a connection nothing overwrites what this queue holds, except where a publisher failed half-way.
+        self.left_out.add_dropped_slow(to - from - no_route);
         Verdict::Skip(None)
     }
 

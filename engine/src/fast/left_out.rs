@@ -18,6 +18,7 @@ pub(crate) struct LeftOut {
     coalesced: AtomicU64,
     dropped_slow: AtomicU64,
     late: AtomicU64,
+    no_route: AtomicU64,
     /// Counts the same, and those of others.
     total: Option<Arc<Self>>,
     /// The sum that the receiver was told of last, and when.
@@ -32,6 +33,7 @@ pub(crate) struct Counts {
     pub(crate) coalesced: u64,
     pub(crate) dropped_slow: u64,
     pub(crate) late: u64,
+    pub(crate) no_route: u64,
 }
 
 impl LeftOut {
@@ -56,12 +58,17 @@ impl LeftOut {
         self.add(Counts { late: messages, ..Counts::default() });
     }
 
+    pub(crate) fn add_no_route(&self, messages: u64) {
+        self.add(Counts { no_route: messages, ..Counts::default() });
+    }
+
     pub(crate) fn add(&self, counts: Counts) {
         for (counter, messages) in [
             (&self.expired, counts.expired),
             (&self.coalesced, counts.coalesced),
             (&self.dropped_slow, counts.dropped_slow),
             (&self.late, counts.late),
+            (&self.no_route, counts.no_route),
         ] {
             if messages > 0 {
                 counter.fetch_add(messages, Ordering::Relaxed);
@@ -77,6 +84,7 @@ impl LeftOut {
             coalesced: count(&self.coalesced),
             dropped_slow: count(&self.dropped_slow),
             late: count(&self.late),
+            no_route: count(&self.no_route),
         }
     }
 
@@ -101,20 +109,20 @@ impl LeftOut {
 
 impl From<&TheyLeftOut> for Counts {
     fn from(told: &TheyLeftOut) -> Self {
-        let TheyLeftOut { expired, coalesced, dropped_slow, late, .. } = *told;
-        Self { expired, coalesced, dropped_slow, late }
+        let TheyLeftOut { expired, coalesced, dropped_slow, late, no_route, .. } = *told;
+        Self { expired, coalesced, dropped_slow, late, no_route }
     }
 }
 
 impl Counts {
     /// The message that tells them to whoever receives runs on `lane`.
     pub(crate) fn told_on(self, lane: u32, topic: u32) -> Control {
-        let Self { expired, coalesced, dropped_slow, late } = self;
-        Control::LeftOut(TheyLeftOut { lane, topic, expired, coalesced, dropped_slow, late })
+        let Self { expired, coalesced, dropped_slow, late, no_route } = self;
+        Control::LeftOut(TheyLeftOut { lane, topic, expired, coalesced, dropped_slow, late, no_route })
     }
 
     pub(crate) fn sum(self) -> u64 {
-        self.expired + self.coalesced + self.dropped_slow + self.late
+        self.expired + self.coalesced + self.dropped_slow + self.late + self.no_route
     }
 
     pub(crate) fn plus(self, other: Self) -> Self {
@@ -123,6 +131,7 @@ impl Counts {
             coalesced: self.coalesced.saturating_add(other.coalesced),
             dropped_slow: self.dropped_slow.saturating_add(other.dropped_slow),
             late: self.late.saturating_add(other.late),
+            no_route: self.no_route.saturating_add(other.no_route),
         }
     }
 
@@ -133,6 +142,7 @@ impl Counts {
             coalesced: self.coalesced.saturating_sub(earlier.coalesced),
             dropped_slow: self.dropped_slow.saturating_sub(earlier.dropped_slow),
             late: self.late.saturating_sub(earlier.late),
+            no_route: self.no_route.saturating_sub(earlier.no_route),
         }
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Subscriber {
     upstream_before: Counts,
     /// Before this offset it is sent last values only.
     pub(super) live_from: u64,
+    /// What it misses before this offset of a fast topic was overwritten while it had no connection.
+    pub(super) cut_off_before: u64,
     /// What keeps publishers from overwriting what this subscriber has not read.
     pub(super) gate: Option<Gate>,
     /// On a durable topic: it was up with what is in memory once. Catching up from further back is no fault.
@@ -48,6 +50,7 @@ impl Subscriber {
             left_out: flow.map_or_else(Arc::default, Flow::downstream),
             upstream_before: flow.map_or_else(Counts::default, |flow| flow.upstream.counts()),
             live_from,
+            cut_off_before: 0,
             gate,
             was_current: AtomicBool::new(false),
             end: OnceLock::new(),

@@ -271,11 +271,17 @@ impl Topic {
         session: &str,
         over: &'static str,
     ) -> Subscribed {
-        let retained = self.oldest();
+        // Whoever was cut off from a fast topic goes on with all that there is.
+        let retained = match (&self.flow, resume) {
+            (Some(_), Some(_)) => self.ring.oldest(),
+            _ => self.oldest(),
+        };
         let next = self.ring.next();
         let (offset, outcome) = match (resume, start) {
             (Some((epoch, _)), _) if epoch != self.meta.epoch => (retained, Outcome::Fresh),
             (Some((_, offset)), _) if offset >= retained => (offset, Outcome::Resumed),
+            // Its first read tells what is missing, and what of it was replaced.
+            (Some((_, offset)), _) if self.flow.is_some() => (offset, Outcome::Gap(retained - offset)),
             (Some((_, offset)), _) => (retained, Outcome::Gap(retained - offset)),
             (None, Start::New) => (next, Outcome::Fresh),
             (None, Start::Last) if self.last.is_some() => (next, Outcome::Fresh),
@@ -296,10 +302,13 @@ impl Topic {
             _ => Vec::new(),
         };
         let first_value = values.first().filter(|_| self.flow.is_none());
-        let next_offset = first_value.map_or(live_from, TopicRun::first_offset);
+        let is_cut_off = self.flow.is_some() && resume.is_some() && matches!(outcome, Outcome::Gap(_));
+        let cut_off_before = if is_cut_off { retained } else { 0 };
+        let next_offset = first_value.map_or(live_from.max(cut_off_before), TopicRun::first_offset);
         let positions = (next_offset, live_from);
-        let subscriber =
+        let mut subscriber =
             Subscriber::new((session, over, slow), positions, cursor.gate(), self.flow.as_deref());
+        subscriber.cut_off_before = cut_off_before;
         let subscriber = Arc::new(subscriber);
         let mut cursor = match (&self.flow, &self.store) {
             (None, None) => TopicCursor::from(cursor),
@@ -369,8 +378,12 @@ impl Topic {
         if let Some(flow) = &self.flow {
             let ended = flow.ended_within(from, to);
             let messages = (to - from).saturating_sub(ended.len() as u64);
-            Drops::add(&self.drops.slow_peer, messages);
-            subscriber.left_out.add_dropped_slow(messages);
+            if from < subscriber.cut_off_before {
+                subscriber.left_out.add_no_route(messages);
+            } else {
+                Drops::add(&self.drops.slow_peer, messages);
+                subscriber.left_out.add_dropped_slow(messages);
+            }
             return Miss::Dropped(ended);
         }
         if to <= subscriber.live_from && self.last.is_some() && subscriber.ended().is_none() {
@@ -443,6 +456,7 @@ impl Topic {
             ("conflated", left_out.coalesced),
             ("deadline", left_out.expired),
             ("late", count(&self.drops.late)),
+            ("no_route", left_out.no_route),
             ("queue_full", count(&self.drops.queue_full)),
             ("repeats", count(&self.drops.repeats)),
             ("slow_peer", count(&self.drops.slow_peer)),

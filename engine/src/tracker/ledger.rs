@@ -91,12 +91,13 @@ impl Ledger {
     }
 }
 
-fn causes(counts: &mut Counts) -> [(GapCause, &mut u64); 4] {
+fn causes(counts: &mut Counts) -> [(GapCause, &mut u64); 5] {
     [
         (GapCause::Expired, &mut counts.expired),
         (GapCause::Coalesced, &mut counts.coalesced),
         (GapCause::DroppedSlow, &mut counts.dropped_slow),
         (GapCause::Late, &mut counts.late),
+        (GapCause::NoRoute, &mut counts.no_route),
     ]
 }
 
@@ -105,6 +106,7 @@ fn counted(counts: &mut Counts, cause: GapCause) -> &mut u64 {
         GapCause::Expired => &mut counts.expired,
         GapCause::Coalesced => &mut counts.coalesced,
         GapCause::DroppedSlow => &mut counts.dropped_slow,
+        GapCause::NoRoute => &mut counts.no_route,
         _ => &mut counts.late,
     }
 }
@@ -116,6 +118,7 @@ pub(super) fn counter(stats: &mut SubscriptionStats, cause: GapCause) -> &mut u6
         GapCause::Expired => &mut stats.expired,
         GapCause::Coalesced => &mut stats.coalesced,
         GapCause::DroppedSlow => &mut stats.dropped_slow,
+        GapCause::NoRoute => &mut stats.no_route,
         GapCause::Retention | GapCause::Purge | GapCause::Permission => &mut stats.not_retained,
         GapCause::Lost | GapCause::Abandoned => &mut stats.lost,
     }

@@ -257,6 +257,8 @@ pub enum GapCause {
     DroppedSlow,
     /// Their publisher failed while writing them.
     Abandoned,
+    /// There was no connection to send them on, and no room to keep them for the next one.
+    NoRoute,
 }
 impl fmt::Display for GapCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -270,6 +272,7 @@ impl fmt::Display for GapCause {
             Self::Coalesced => "replaced by newer ones",
             Self::DroppedSlow => "this subscriber read too slowly",
             Self::Abandoned => "given up by their publisher",
+            Self::NoRoute => "there was no connection",
         })
     }
 }
@@ -284,6 +287,7 @@ byte_enum!(GapCause {
     Coalesced = 6,
     DroppedSlow = 7,
     Abandoned = 8,
+    NoRoute = 9,
 });
 
 /// A publisher stream of a subscribed fast topic ended, so that a lost tail can be counted.

@@ -33,8 +33,10 @@ pub struct LeftOut {
     pub dropped_slow: u64,
     /// They came after newer ones.
     pub late: u64,
+    /// There was no connection to send them on, and no room to keep them for the next one.
+    pub no_route: u64,
 }
-body!(LeftOut { lane, topic, expired, coalesced, dropped_slow, late });
+body!(LeftOut { lane, topic, expired, coalesced, dropped_slow, late, no_route });
 
 /// The QUIC connection beside this one is given up: fast topics of this session go over this connection. Said on the
 /// primary connection, because a close may not get through where datagrams do not.

@@ -175,7 +175,8 @@ fn from_both() -> Vec<(&'static str, Control)> {
         ("detached", Detached { reason: "no answer for 2 s".to_owned() }.into()),
         (
             "left-out",
-            LeftOut { lane: 4, topic: 7, expired: 3, coalesced: 40, dropped_slow: 2, late: 1 }.into(),
+            LeftOut { lane: 4, topic: 7, expired: 3, coalesced: 40, dropped_slow: 2, late: 1, no_route: 5 }
+                .into(),
         ),
         ("goodbye", Goodbye { code: Code::Other(999), reason: "é".to_owned() }.into()),
     ]

@@ -149,6 +149,7 @@ fn summary(stats: &SubscriptionStats, written: u64, elapsed: Duration) -> String
         (stats.expired, "expired"),
         (stats.coalesced, "replaced by newer ones"),
         (stats.dropped_slow, "dropped because this reader was slow"),
+        (stats.no_route, "given up while there was no connection"),
         (stats.not_retained, "no longer kept by the server"),
     ];
     let delivered = std::iter::once(output::counted(written, "message"));

@@ -10,6 +10,7 @@ mod cli_durable;
 mod cli_fast;
 mod cli_http;
 mod cli_queue;
+mod cut_off;
 mod durable;
 mod events;
 mod fallback;

@@ -203,5 +203,7 @@ impl FastWitness {
 
 /// The left side of F4's equation.
 pub(crate) fn accounted(stats: &SubscriptionStats) -> u64 {
-    stats.delivered + stats.lost + stats.late + stats.expired + stats.coalesced + stats.dropped_slow
+    let missing =
+        stats.lost + stats.late + stats.expired + stats.coalesced + stats.dropped_slow + stats.no_route;
+    stats.delivered + missing
 }

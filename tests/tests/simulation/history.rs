@@ -402,8 +402,9 @@ fn judge_fast(seen: &Seen) -> Verdict {
         }
     }
     accounted += seqs(&streams);
-    let SubscriptionStats { delivered, lost, late, expired, coalesced, dropped_slow, .. } = seen.stats;
-    let counted = delivered + lost + late + expired + coalesced + dropped_slow;
+    let SubscriptionStats { delivered, lost, late, expired, coalesced, dropped_slow, no_route, .. } =
+        seen.stats;
+    let counted = delivered + lost + late + expired + coalesced + dropped_slow + no_route;
     // Who leaves in the middle of a batch has not been handed all that is counted.
     if counted == accounted || !seen.to_the_end && accounted < counted {
         Ok(())

@@ -421,6 +421,7 @@ fn stats_of(stats: &twinlane::SubscriptionStats) -> FastStats {
         expired: stats.expired,
         coalesced: stats.coalesced,
         dropped_slow: stats.dropped_slow,
+        no_route: stats.no_route,
         not_retained: stats.not_retained,
         discarded: stats.discarded,
     }

@@ -65,6 +65,7 @@ pub struct FastStats {
     pub expired: u64,
     pub coalesced: u64,
     pub dropped_slow: u64,
+    pub no_route: u64,
     pub not_retained: u64,
     pub discarded: u64,
 }
@@ -73,7 +74,7 @@ impl FastStats {
     /// Messages that it says it was not handed.
     #[must_use]
     pub fn missing(&self) -> u64 {
-        let causes = [self.lost, self.late, self.expired, self.coalesced, self.dropped_slow];
+        let causes = [self.lost, self.late, self.expired, self.coalesced, self.dropped_slow, self.no_route];
         causes.into_iter().fold(0, u64::saturating_add)
     }
 

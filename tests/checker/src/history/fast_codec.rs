@@ -213,8 +213,10 @@ fn arrivals(from: &mut &[u8]) -> Result<Vec<Arrived>, DecodeError> {
     Ok(messages)
 }
 
-fn stats_numbers(s: &FastStats) -> [u64; 8] {
-    [s.delivered, s.lost, s.late, s.expired, s.coalesced, s.dropped_slow, s.not_retained, s.discarded]
+fn stats_numbers(s: &FastStats) -> [u64; 9] {
+    let FastStats { delivered, lost, late, expired, coalesced, .. } = *s;
+    let FastStats { dropped_slow, no_route, not_retained, discarded, .. } = *s;
+    [delivered, lost, late, expired, coalesced, dropped_slow, no_route, not_retained, discarded]
 }
 
 fn stats(from: &mut &[u8]) -> Result<FastStats, DecodeError> {
@@ -225,6 +227,7 @@ fn stats(from: &mut &[u8]) -> Result<FastStats, DecodeError> {
         expired: number(from)?,
         coalesced: number(from)?,
         dropped_slow: number(from)?,
+        no_route: number(from)?,
         not_retained: number(from)?,
         discarded: number(from)?,
     })

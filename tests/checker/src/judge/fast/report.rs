@@ -171,6 +171,7 @@ impl FastReport {
             "expired": stats.expired,
             "coalesced": stats.coalesced,
             "dropped_slow": stats.dropped_slow,
+            "no_route": stats.no_route,
             "discarded": stats.discarded,
             "link": {
                 "datagrams": links.datagrams,
@@ -212,8 +213,14 @@ impl fmt::Display for FastReport {
         )?;
         writeln!(
             f,
-            "  {} lost, {} late, {} expired, {} coalesced, {} dropped because slow, {} copies discarded",
-            stats.lost, stats.late, stats.expired, stats.coalesced, stats.dropped_slow, stats.discarded,
+            "  {} lost, {} late, {} expired, {} coalesced, {} dropped because slow, {} without a route, {} copies discarded",
+            stats.lost,
+            stats.late,
+            stats.expired,
+            stats.coalesced,
+            stats.dropped_slow,
+            stats.no_route,
+            stats.discarded,
         )?;
         let Residence { judged, closely, worst_over_us } = self.residence;
         let worst = worst_over_us.map_or("none".to_owned(), |worst| format!("{worst} µs over its deadline"));
@@ -256,6 +263,7 @@ fn add_stats(one: FastStats, other: FastStats) -> FastStats {
         expired: one.expired + other.expired,
         coalesced: one.coalesced + other.coalesced,
         dropped_slow: one.dropped_slow + other.dropped_slow,
+        no_route: one.no_route + other.no_route,
         not_retained: one.not_retained + other.not_retained,
         discarded: one.discarded + other.discarded,
     }
