@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq;
 use twinlane_proto::control::{SlowPolicy, Start};
 use twinlane_proto::topic::TopicSpec;
 
-use crate::transport::{Identity, IoPolicy, Trust};
+use crate::transport::{Identity, IoPolicy, LinkFault, Trust};
 
 /// Bytes of a payload on a fast topic that does not choose: at 20 Mbit/s its fragments still arrive within 30 ms.
 pub(crate) const FAST_PAYLOAD_BYTES: u32 = 64 << 10;
@@ -315,6 +315,8 @@ pub struct ConnectOptions {
     pub outcome_timeout: Duration,
     /// How to come back after a lost connection.
     pub reconnect: Reconnect,
+    /// A bad link on purpose, for tests; none by default.
+    pub link_fault: Option<LinkFault>,
 }
 
 impl ConnectOptions {
@@ -331,6 +333,7 @@ impl ConnectOptions {
             connect_timeout: Duration::from_secs(5),
             outcome_timeout: Duration::from_secs(30),
             reconnect: Reconnect::default(),
+            link_fault: None,
         }
     }
 

@@ -91,8 +91,8 @@ pub use status::{
 pub use storage::StorageError;
 pub use subscription::Subscription;
 pub use transport::{
-    ConnectError, Fingerprint, FingerprintParseError, Identity, IoPolicy, IoPolicyParseError, ListenError,
-    Trust,
+    ConnectError, FaultCounts, Faults, Fingerprint, FingerprintParseError, Identity, IoPolicy,
+    IoPolicyParseError, LinkFault, ListenError, Trust,
 };
 pub use twinlane_proto::control::{GapCause, Level, Outcome, SlowPolicy, Start};
 pub use twinlane_proto::topic::{Channel, Filter, Last, Mode, NameError, Storage, TopicName, TopicSpec};

@@ -2,13 +2,12 @@
 //!
 //! It makes connections and says no word of the protocol on them.
 
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::target::Target;
-use crate::transport::{ClientTls, ConnectError, Datagrams, Stream, connect_quic, connect_tcp};
+use crate::transport::{ClientTls, ConnectError, Datagrams, Stream};
 
 /// How long a QUIC connection that is there waits for TCP, which then carries the reliable topics. A lost SYN is sent
 /// again after a second.
@@ -27,8 +26,8 @@ pub(super) enum Dialing {
 
 impl Dialing {
     pub(super) fn start(target: &Target, tls: &Arc<ClientTls>, timeout: Duration) -> Self {
-        let (addr, name, tls): (SocketAddr, String, _) = (target.addr, target.name.clone(), Arc::clone(tls));
-        Self::UnderWay(Box::pin(async move { connect_quic(addr, &name, &tls, timeout).await }))
+        let (target, tls) = (target.clone(), Arc::clone(tls));
+        Self::UnderWay(Box::pin(async move { target.quic(&tls, timeout).await }))
     }
 
     /// Waits until it is connected or has failed. Cancel-safe.
@@ -70,7 +69,7 @@ pub(super) async fn reach(
     quic: Option<Dialing>,
     timeout: Duration,
 ) -> Result<(Stream, Beside), ConnectError> {
-    let mut tcp = pin!(connect_tcp(target.addr, &target.name, tls, timeout));
+    let mut tcp = pin!(target.tcp(tls, timeout));
     let Some(mut quic) = quic else { return Ok((tcp.await?, Beside::Dialing(None))) };
     let tcp_done = {
         // TCP's patience begins when QUIC is there.

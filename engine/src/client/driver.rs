@@ -18,7 +18,7 @@ use crate::config::{ConnectOptions, Transports};
 use crate::link::{Closing, Link, liveness};
 use crate::lock::lock;
 use crate::session_events::SessionEvent;
-use crate::transport::{ClientTls, ConnectError, Stream, connect_quic};
+use crate::transport::{ClientTls, ConnectError, Stream};
 
 /// How long a new session waits for QUIC, from when it began to connect, before fast topics begin over TCP.
 const QUIC_HEAD_START: Duration = Duration::from_millis(500);
@@ -133,7 +133,7 @@ impl Driver {
     /// One attempt, everything opened again included.
     async fn connect(&self) -> Result<Connection, Failed> {
         let began = Instant::now();
-        let target = resolve(&self.core.options.server).await?;
+        let target = resolve(&self.core.options.server, self.core.options.link_fault.clone()).await?;
         let (stream, beside) = self.reach(&target).await?;
         let (connection, welcome) = self.hello(stream, Purpose::Primary).await?;
         let resumed = welcome.resumed;
@@ -187,7 +187,7 @@ impl Driver {
         let timeout = self.core.options.connect_timeout;
         match (self.core.options.transports, &self.tls) {
             (Transports::QuicOnly, Some(tls)) => {
-                let (stream, datagrams) = connect_quic(target.addr, &target.name, tls, timeout).await?;
+                let (stream, datagrams) = target.quic(tls, timeout).await?;
                 Ok((stream, Beside::Datagrams(datagrams)))
             }
             (Transports::Both, Some(tls)) => {

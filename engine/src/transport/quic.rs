@@ -16,8 +16,9 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ConnectionError, Endpoint, EndpointConfig, MtuDiscoveryConfig, NoneTokenLog, SendDatagramError,
-    ServerConfig, TokioRuntime, TransportConfig, TransportErrorCode, ValidationTokenConfig, VarInt,
+    AsyncUdpSocket, ConnectionError, Endpoint, EndpointConfig, MtuDiscoveryConfig, NoneTokenLog,
+    SendDatagramError, ServerConfig, TokioRuntime, TransportConfig, TransportErrorCode,
+    ValidationTokenConfig, VarInt,
 };
 use rustls::AlertDescription;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -26,6 +27,7 @@ use super::congestion::{Fresh, FreshFactory, Room, SendState};
 use super::error::{ConnectError, ListenError};
 use super::identity::ServerTls;
 use super::limits::{OpenConnection, Refusal};
+use super::link_fault::{FaultySocket, LinkFault};
 use super::quic_socket::QuicSocket;
 use super::stream::{Carrier, Stream};
 use super::trust::ClientTls;
@@ -108,7 +110,7 @@ pub(crate) struct DatagramStats {
 
 /// Connects to `addr` over QUIC and opens one stream, on the current runtime.
 ///
-/// The server learns of the connection with the first byte written to the stream. The whole call takes at most
+/// `fault` is what its datagrams meet. The server learns of the connection with the first byte written to the stream. The whole call takes at most
 /// `timeout`; a blocked UDP port looks like silence. Cancel-safe: a dropped future has closed its socket.
 ///
 /// # Errors
@@ -119,6 +121,7 @@ pub(crate) async fn connect_quic(
     server_name: &str,
     tls: &ClientTls,
     timeout: Duration,
+    fault: Option<&LinkFault>,
 ) -> Result<(Stream, Datagrams), ConnectError> {
     #[cfg(feature = "simulation")]
     if let Some(connecting) = super::simulated::connect(addr, Carrier::Quic, timeout) {
@@ -130,7 +133,8 @@ pub(crate) async fn connect_quic(
         .map_err(|error| ConnectError::Tls { detail: error.to_string() })?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(transport_config()));
-    let endpoint = client_endpoint(addr).map_err(|source| ConnectError::Unreachable { addr, source })?;
+    let endpoint =
+        client_endpoint(addr, fault).map_err(|source| ConnectError::Unreachable { addr, source })?;
 
     let connecting = async {
         let failed = |error| check.mismatch().unwrap_or_else(|| failure(addr, timeout, &error));
@@ -503,14 +507,21 @@ fn endpoint_config() -> EndpointConfig {
     config
 }
 
-fn client_endpoint(server: SocketAddr) -> io::Result<Endpoint> {
+fn client_endpoint(server: SocketAddr, fault: Option<&LinkFault>) -> io::Result<Endpoint> {
     let any: SocketAddr =
         if server.is_ipv6() { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() };
-    endpoint(bind_udp(any)?, None)
+    let socket = QuicSocket::new(bind_udp(any)?, MTU_BYTES_MAX)?;
+    match fault {
+        None => endpoint_on(socket, None),
+        Some(fault) => endpoint_on(FaultySocket::new(socket, fault.clone()), None),
+    }
 }
 
 fn endpoint(socket: UdpSocket, server: Option<ServerConfig>) -> io::Result<Endpoint> {
-    let socket = QuicSocket::new(socket, MTU_BYTES_MAX)?;
+    endpoint_on(QuicSocket::new(socket, MTU_BYTES_MAX)?, server)
+}
+
+fn endpoint_on(socket: Arc<dyn AsyncUdpSocket>, server: Option<ServerConfig>) -> io::Result<Endpoint> {
     Endpoint::new_with_abstract_socket(endpoint_config(), server, socket, Arc::new(TokioRuntime))
 }
 

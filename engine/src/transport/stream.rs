@@ -122,6 +122,12 @@ impl Stream {
         Self::new(Pipe::Foreign(bytes, carrier), peer, None)
     }
 
+    /// The same stream to whoever uses it, whose bytes go through `bytes` on their way to `self`.
+    pub(super) fn carried_by(&self, bytes: Box<dyn ByteStream>) -> Self {
+        let outer = Self::new(Pipe::Foreign(bytes, self.carrier()), self.peer, None);
+        Self { backlog: self.backlog(), ..outer }
+    }
+
     /// A stream of a QUIC connection: `carrier` says of which kind.
     pub(super) fn quic(
         carrier: Carrier,

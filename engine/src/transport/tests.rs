@@ -112,7 +112,7 @@ async fn both_transports_echo_a_megabyte_on_one_port() {
     let server = Echo::start(loopback());
     let tls = server.pinned();
     let mut tcp = connect_tcp(server.addr(), "localhost", Some(&tls), TIMEOUT).await.unwrap();
-    let (mut quic, _datagrams) = connect_quic(server.addr(), "localhost", &tls, TIMEOUT).await.unwrap();
+    let (mut quic, _datagrams) = connect_quic(server.addr(), "localhost", &tls, TIMEOUT, None).await.unwrap();
     assert_eq!((tcp.carrier(), quic.carrier()), (Carrier::Tcp, Carrier::Quic));
     assert_eq!((tcp.peer(), quic.peer()), (server.addr(), server.addr()));
 
@@ -135,7 +135,7 @@ async fn a_vectored_write_arrives_in_order_on_every_carrier() {
     let server = Echo::start(loopback());
     let plain = Echo::start(ListenConfig { plain: true, ..loopback() });
     let tls = server.pinned();
-    let (quic, _datagrams) = connect_quic(server.addr(), "localhost", &tls, TIMEOUT).await.unwrap();
+    let (quic, _datagrams) = connect_quic(server.addr(), "localhost", &tls, TIMEOUT, None).await.unwrap();
     let streams = [
         connect_tcp(server.addr(), "localhost", Some(&tls), TIMEOUT).await.unwrap(),
         connect_tcp(plain.addr(), "localhost", None, TIMEOUT).await.unwrap(),
@@ -156,7 +156,7 @@ async fn a_vectored_write_arrives_in_order_on_every_carrier() {
 async fn datagrams_come_back_and_too_large_ones_name_the_limit() {
     let server = Echo::start(loopback());
     let (mut stream, datagrams) =
-        connect_quic(server.addr(), "localhost", &server.pinned(), TIMEOUT).await.unwrap();
+        connect_quic(server.addr(), "localhost", &server.pinned(), TIMEOUT, None).await.unwrap();
     // The server hears of the connection with the stream's first byte.
     round_trip(&mut stream, b"x").await;
 
@@ -179,7 +179,7 @@ async fn datagrams_come_back_and_too_large_ones_name_the_limit() {
 async fn closing_datagrams_ends_the_connection_with_the_reason() {
     let server = Echo::start(loopback());
     let (mut stream, datagrams) =
-        connect_quic(server.addr(), "localhost", &server.pinned(), TIMEOUT).await.unwrap();
+        connect_quic(server.addr(), "localhost", &server.pinned(), TIMEOUT, None).await.unwrap();
     round_trip(&mut stream, b"x").await;
     assert_eq!(server.listener.counters().open, 1);
 
@@ -233,7 +233,7 @@ async fn a_pinned_fingerprint_refuses_another_server_on_both_transports() {
     let tls = ClientTls::new(&Trust::Fingerprint(pinned)).unwrap();
     let errors = [
         connect_tcp(server.addr(), "localhost", Some(&tls), TIMEOUT).await.unwrap_err(),
-        connect_quic(server.addr(), "localhost", &tls, TIMEOUT).await.unwrap_err(),
+        connect_quic(server.addr(), "localhost", &tls, TIMEOUT, None).await.unwrap_err(),
     ];
     for error in errors {
         let ConnectError::FingerprintMismatch { expected, got } = error else { panic!("{error}") };
@@ -250,7 +250,7 @@ async fn a_known_host_is_recorded_once_and_a_changed_key_is_refused_by_name() {
     let first = Echo::start(loopback());
     let addr = first.addr();
     connect_tcp(addr, "localhost", Some(&tls), TIMEOUT).await.unwrap();
-    connect_quic(addr, "localhost", &tls, TIMEOUT).await.unwrap();
+    connect_quic(addr, "localhost", &tls, TIMEOUT, None).await.unwrap();
     let expected = first.tls.fingerprint();
     let line = format!("localhost:{} {expected}\n", addr.port());
     assert_eq!(std::fs::read_to_string(&path).unwrap(), line);
@@ -287,7 +287,7 @@ async fn trusted_roots_check_the_name() {
     connect_tcp(server.addr(), "localhost", Some(&tls), TIMEOUT).await.unwrap();
     let errors = [
         connect_tcp(server.addr(), "elsewhere.example", Some(&tls), TIMEOUT).await.unwrap_err(),
-        connect_quic(server.addr(), "elsewhere.example", &tls, TIMEOUT).await.unwrap_err(),
+        connect_quic(server.addr(), "elsewhere.example", &tls, TIMEOUT, None).await.unwrap_err(),
     ];
     for error in errors {
         assert!(matches!(error, ConnectError::Certificate { .. }), "{error}");
@@ -340,7 +340,7 @@ async fn a_handshake_that_stops_halfway_ends_at_its_deadline() {
     tokio::time::timeout(TIMEOUT, socket.read_to_end(&mut rest)).await.expect("the server hangs up").ok();
     server.refused(Refusal::HandshakeTimeout).await;
     // Over QUIC the first stream is part of it.
-    let silent = connect_quic(server.addr(), "localhost", &server.pinned(), TIMEOUT).await.unwrap();
+    let silent = connect_quic(server.addr(), "localhost", &server.pinned(), TIMEOUT, None).await.unwrap();
     eventually(|| server.listener.counters().refused(Refusal::HandshakeTimeout) == 2).await;
     assert_eq!((server.listener.counters().pending, server.listener.counters().open), (0, 0));
     drop(silent);
@@ -369,7 +369,7 @@ async fn a_full_server_refuses_until_a_connection_ends() {
     round_trip(&mut first, b"in").await;
     let error = connect_tcp(server.addr(), "localhost", Some(&tls), TIMEOUT).await.unwrap_err();
     assert!(matches!(error, ConnectError::ClosedByServer { .. }), "{error}");
-    let error = connect_quic(server.addr(), "localhost", &tls, TIMEOUT).await.unwrap_err();
+    let error = connect_quic(server.addr(), "localhost", &tls, TIMEOUT, None).await.unwrap_err();
     assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
     drop(first);
     eventually(|| server.listener.counters().open == 0).await;
@@ -440,7 +440,8 @@ async fn a_server_that_says_nothing_is_a_timeout() {
     let error =
         connect_tcp(silent.local_addr().unwrap(), "localhost", Some(&tls), timeout).await.unwrap_err();
     assert!(matches!(error, ConnectError::Timeout { .. }), "{error}");
-    let error = connect_quic(silent.local_addr().unwrap(), "localhost", &tls, timeout).await.unwrap_err();
+    let error =
+        connect_quic(silent.local_addr().unwrap(), "localhost", &tls, timeout, None).await.unwrap_err();
     assert!(matches!(error, ConnectError::Timeout { .. }), "{error}");
 }
 

@@ -17,7 +17,7 @@ const FLOWS_AGAIN: Duration = Duration::from_secs(5);
 const QUIC_AGAIN: Duration = Duration::from_secs(20);
 
 /// A publisher that goes on and on, and a subscriber that checks all that comes.
-struct Flow {
+pub(crate) struct Flow {
     stop: Arc<AtomicBool>,
     published: Arc<AtomicU64>,
     newest: Arc<AtomicU64>,
@@ -27,7 +27,7 @@ struct Flow {
 
 impl Flow {
     /// `number` tells its payloads from those of other flows, and names its topic.
-    async fn start(number: u32, writer: &Session, reader: &Session, every: Duration) -> Self {
+    pub(crate) async fn start(number: u32, writer: &Session, reader: &Session, every: Duration) -> Self {
         let topic = format!("flow/{number}");
         writer.declare(&topic, TopicSpec::fast()).await.unwrap();
         let mut subscription = reader.subscribe(&topic).await.unwrap();
@@ -67,14 +67,14 @@ impl Flow {
     }
 
     /// Waits until messages that are published from now on arrive; how long that took.
-    async fn flows(&self) -> Duration {
+    pub(crate) async fn flows(&self) -> Duration {
         let (began, from) = (Instant::now(), self.published.load(Ordering::Acquire));
         until("messages", || self.newest.load(Ordering::Acquire) >= from + 3).await;
         began.elapsed()
     }
 
     /// Ends it; everything must add up.
-    async fn finish(self) -> (FastWitness, SubscriptionStats) {
+    pub(crate) async fn finish(self) -> (FastWitness, SubscriptionStats) {
         self.stop.store(true, Ordering::Release);
         let last = within("the publisher", self.writing).await.unwrap();
         let (witness, subscription) = within("the subscriber", self.reading).await.unwrap();

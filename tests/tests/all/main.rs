@@ -18,6 +18,7 @@ mod fast;
 mod fresh;
 mod heavy;
 mod large;
+mod link_fault;
 mod queue;
 mod queue_faults;
 mod raw;

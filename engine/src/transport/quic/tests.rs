@@ -50,7 +50,7 @@ impl Reader {
     /// The stream keeps the connection known to the server.
     async fn connect(&self) -> (Stream, Datagrams) {
         let tls = ClientTls::new(&Trust::Fingerprint(self.tls.fingerprint())).expect("a pinned server");
-        let connected = connect_quic(self.listener.local_addr(), "localhost", &tls, TIMEOUT).await;
+        let connected = connect_quic(self.listener.local_addr(), "localhost", &tls, TIMEOUT, None).await;
         let (mut stream, datagrams) = connected.expect("the server is there");
         stream.write_all(b"x").await.expect("the connection is open");
         (stream, datagrams)
