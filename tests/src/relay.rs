@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -27,6 +29,9 @@ const BUFFER_BYTES: usize = 16 << 10;
 /// What a slow relay holds itself, in the system and beside it: as little as can be, so that what waits, waits at the
 /// sender.
 const SLOW_BUFFER_BYTES: u32 = 4 << 10;
+/// Segments of a slow relay, those of an Ethernet. With those of the loopback, half of the buffer each, one is all that
+/// may be under way, and the receiver waits 40 ms for a second one before it says so.
+const SLOW_SEGMENT_BYTES: u32 = 1_448;
 /// How much a slow relay may be behind its rate and still make it good: some turns of the timer.
 const CATCH_UP: Duration = Duration::from_millis(20);
 /// Pending connections.
@@ -106,7 +111,12 @@ pub struct Relay {
     addr: SocketAddr,
     shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
+    _thread: Option<OwnThread>,
 }
+
+/// What runs the tasks of a slow relay.
+#[derive(Debug)]
+struct OwnThread(Option<Runtime>);
 
 #[derive(Debug)]
 struct Shared {
@@ -126,6 +136,7 @@ struct Shared {
     cut_after_bytes: AtomicU64,
     refusing: AtomicBool,
     connections: AtomicU64,
+    tcp_bytes_to_clients: AtomicU64,
     datagrams: AtomicU64,
     lost: AtomicU64,
 }
@@ -140,7 +151,8 @@ impl Relay {
         Self::start_with(server, seed, 0).await
     }
 
-    /// As [`Self::start`]; each TCP connection carries only so much each way.
+    /// As [`Self::start`]; each TCP connection carries only so much each way. It has a thread of its own: a link carries
+    /// as much however busy the tasks at its ends are.
     ///
     /// # Errors
     ///
@@ -150,7 +162,12 @@ impl Relay {
         seed: u64,
         tcp_bytes_per_second: u64,
     ) -> Result<Self, RelayError> {
-        Self::start_with(server, seed, tcp_bytes_per_second).await
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let starting = runtime.spawn(Self::start_with(server, seed, tcp_bytes_per_second));
+        let thread = OwnThread(Some(runtime));
+        let mut relay = starting.await.map_err(io::Error::other)??;
+        relay._thread = Some(thread);
+        Ok(relay)
     }
 
     async fn start_with(
@@ -172,6 +189,7 @@ impl Relay {
             cut_after_bytes: AtomicU64::new(0),
             refusing: AtomicBool::new(false),
             connections: AtomicU64::new(0),
+            tcp_bytes_to_clients: AtomicU64::new(0),
             datagrams: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         });
@@ -179,7 +197,7 @@ impl Relay {
             tokio::spawn(accept(tcp, Arc::clone(&shared))),
             tokio::spawn(carry_datagrams(Arc::new(udp), Arc::clone(&shared))),
         ];
-        Ok(Self { addr, shared, tasks })
+        Ok(Self { addr, shared, tasks, _thread: None })
     }
 
     /// Where clients connect to.
@@ -229,6 +247,12 @@ impl Relay {
         self.shared.connections.load(Ordering::Acquire)
     }
 
+    /// Bytes that TCP connections have carried from the server so far.
+    #[must_use]
+    pub fn tcp_bytes_to_clients(&self) -> u64 {
+        self.shared.tcp_bytes_to_clients.load(Ordering::Acquire)
+    }
+
     /// Datagrams that came in so far, both ways.
     #[must_use]
     pub fn datagrams(&self) -> u64 {
@@ -246,6 +270,13 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
         self.cut();
+    }
+}
+
+impl Drop for OwnThread {
+    fn drop(&mut self) {
+        // Dropped as it is, it would wait for its tasks, which a task of another runtime must not.
+        self.0.take().into_iter().for_each(Runtime::shutdown_background);
     }
 }
 
@@ -269,6 +300,7 @@ fn socket(slow: bool) -> io::Result<TcpSocket> {
     if slow {
         socket.set_recv_buffer_size(SLOW_BUFFER_BYTES)?;
         socket.set_send_buffer_size(SLOW_BUFFER_BYTES)?;
+        SockRef::from(&socket).set_tcp_mss(SLOW_SEGMENT_BYTES)?;
     }
     Ok(socket)
 }
@@ -295,22 +327,35 @@ async fn carry(client: TcpStream, shared: Arc<Shared>, mut cuts: watch::Receiver
     let (from_server, to_server) = server.into_split();
     let mut never_held = watch::Sender::new(false).subscribe();
     let mut held = shared.held.subscribe();
+    let to_server_bytes = AtomicU64::new(0);
+    let up = Way { budget: &budget, carried_bytes: &to_server_bytes, bytes_per_second: rate };
+    let down = Way { carried_bytes: &shared.tcp_bytes_to_clients, ..up };
     tokio::select! {
-        () = copy(from_client, to_server, &budget, &mut never_held, rate) => {}
-        () = copy(from_server, to_client, &budget, &mut held, rate) => {}
+        () = copy(from_client, to_server, up, &mut never_held) => {}
+        () = copy(from_server, to_client, down, &mut held) => {}
         _ = cuts.changed() => {}
     }
+}
+
+/// One direction of a TCP connection.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    /// Bytes that the connection may still carry, both ways together.
+    budget: &'a AtomicU64,
+    carried_bytes: &'a AtomicU64,
+    /// 0: as many as come.
+    bytes_per_second: u64,
 }
 
 /// Forwards one direction until its end or until the budget of bytes is used up.
 async fn copy(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    budget: &AtomicU64,
+    way: Way<'_>,
     held: &mut watch::Receiver<bool>,
-    bytes_per_second: u64,
 ) {
-    let mut buffer = vec![0; if bytes_per_second > 0 { SLOW_BUFFER_BYTES as usize } else { BUFFER_BYTES }];
+    let Way { budget, carried_bytes, bytes_per_second } = way;
+    let mut buffer = vec![0; if bytes_per_second > 0 { SLOW_SEGMENT_BYTES as usize } else { BUFFER_BYTES }];
     let mut free_at = Instant::now();
     loop {
         let Ok(bytes @ 1..) = from.read(&mut buffer).await else { return };
@@ -327,6 +372,7 @@ async fn copy(
         let allowed = left.min(bytes as u64);
         budget.fetch_sub(allowed, Ordering::AcqRel);
         let written = to.write_all(&buffer[..allowed as usize]).await;
+        carried_bytes.fetch_add(allowed, Ordering::AcqRel);
         if written.is_err() || allowed < bytes as u64 {
             return;
         }
