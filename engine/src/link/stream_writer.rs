@@ -1,8 +1,9 @@
 //! Writes a connection's stream: control frames first, then whole runs from every ring that has something.
 //!
 //! Under load one write carries tens of kilobytes; when idle a single message goes out at once. While fast topics are
-//! among them, they are read from their rings only when the socket takes more, in small pieces: what waits for a
-//! slow peer then waits in the ring, where it can still be replaced by something newer.
+//! among them, they are read from their rings only when the socket takes more, in small pieces where it did not take
+//! the last one at once: what waits for a slow peer then waits in the ring, where it can still be replaced by something
+//! newer.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -24,10 +25,16 @@ use crate::transport::{Backlog, Stream, activity};
 
 /// Bytes gathered into one write: measured to be where TLS stops gaining from larger ones.
 const BATCH_BYTES: usize = 64 << 10;
-/// The same while fast topics are among them: 0.13 s of a link of 1 Mbit/s, and one full TLS record.
+/// The same while fast topics are among them: one full TLS record.
 const FRESH_BATCH_BYTES: usize = 16 << 10;
 /// Bytes that each topic may have of such a write before the others get their turn.
 const FRESH_TURN_BYTES: usize = 4 << 10;
+/// The same two where the socket did not take the last write at once: 32 ms of a link of 1 Mbit/s. It is two turns: were
+/// it one, a second topic would get what the first leaves, write after write.
+const HELD_BACK_BATCH_BYTES: usize = 4 << 10;
+const HELD_BACK_TURN_BYTES: usize = 2 << 10;
+/// With less left a write is full: a run for one or two messages is mostly header.
+const FRESH_TURN_BYTES_MIN: usize = 512;
 /// A peer that takes nothing for this long is dead.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -39,6 +46,7 @@ pub(super) async fn run(link: Arc<Link>, stream: WriteHalf<Stream>, backlog: Arc
         cursors: Cursors::new(),
         batch: WriteBatch::default(),
         unflushed: false,
+        held_back: false,
         backlog,
         carries_fast: false,
     };
@@ -52,6 +60,8 @@ struct Writer {
     cursors: Cursors<Outlet>,
     batch: WriteBatch,
     unflushed: bool,
+    /// The socket did not take the last write at once.
+    held_back: bool,
     backlog: Arc<Backlog>,
     /// Fast topics go over this stream.
     carries_fast: bool,
@@ -75,6 +85,7 @@ impl Writer {
                     if self.batch.has_runs() {
                         activity();
                     }
+                    self.held_back = false;
                     deadline(WRITE_DEADLINE, std::future::poll_fn(|cx| self.poll_write(cx))).await
                 }
                 Work::Flush => {
@@ -100,9 +111,12 @@ impl Writer {
 
     /// Writes the batch. TLS keeps what the socket did not take; most often that is nothing, and it is done here.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        ready!(self.batch.poll_write_all(cx, &mut self.stream))?;
+        let written = self.batch.poll_write_all(cx, &mut self.stream);
+        self.held_back |= written.is_pending();
+        ready!(written)?;
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         self.unflushed = flushed.is_pending();
+        self.held_back |= self.unflushed;
         Poll::Ready(match flushed {
             Poll::Ready(flushed) => flushed,
             // What else there is goes first: larger writes cost less.
@@ -186,11 +200,12 @@ impl Writer {
 
     /// Fills the batch from the rings, round robin.
     fn gather(&mut self, cx: &mut Context<'_>) {
-        let (batch_bytes, turn_bytes) = match self.carries_fast {
-            true => (FRESH_BATCH_BYTES, FRESH_TURN_BYTES),
-            false => (BATCH_BYTES, BATCH_BYTES),
+        let (batch_bytes, turn_bytes, turn_bytes_min) = match (self.carries_fast, self.held_back) {
+            (true, true) => (HELD_BACK_BATCH_BYTES, HELD_BACK_TURN_BYTES, FRESH_TURN_BYTES_MIN),
+            (true, false) => (FRESH_BATCH_BYTES, FRESH_TURN_BYTES, FRESH_TURN_BYTES_MIN),
+            (false, _) => (BATCH_BYTES, BATCH_BYTES, 1),
         };
-        while self.batch.bytes() < batch_bytes {
+        while self.batch.bytes() + turn_bytes_min <= batch_bytes {
             let room = turn_bytes.min(batch_bytes - self.batch.bytes());
             let Poll::Ready((key, step)) = self.cursors.poll_next(cx, room) else {
                 return self.tell_left_out();

@@ -53,11 +53,6 @@ impl std::fmt::Display for Carrier {
     }
 }
 
-/// Encrypted bytes that wait for the socket at most: what rustls does if not told otherwise, and the same while what is
-/// written is to be fresh.
-const TLS_BYTES: usize = 64 << 10;
-const TLS_SHORT_BYTES: usize = 4 << 10;
-
 /// How much of what is written may wait in the system before it is sent. Held by who writes, while the stream itself
 /// is split between tasks.
 #[derive(Debug, Default)]
@@ -150,15 +145,8 @@ impl Stream {
         }
         self.is_short = short;
         match &mut self.pipe {
-            Pipe::Tls(tls) => {
-                tcp::keep_short(tls.get_ref().0.socket(), short);
-                // While the socket takes nothing, what is written would go on waiting here: 0.5 s of a link of 1 Mbit/s.
-                let waiting_bytes_max = Some(if short { TLS_SHORT_BYTES } else { TLS_BYTES });
-                match &mut **tls {
-                    TlsStream::Client(client) => client.get_mut().1.set_buffer_limit(waiting_bytes_max),
-                    TlsStream::Server(server) => server.get_mut().1.set_buffer_limit(waiting_bytes_max),
-                }
-            }
+            // What TLS takes of a write waits in it; the next one comes when that is gone.
+            Pipe::Tls(tls) => tcp::keep_short(tls.get_ref().0.socket(), short),
             Pipe::Plain(socket) => tcp::keep_short(socket, short),
             // QUIC's stream is one of a connection that carries fast topics in datagrams.
             Pipe::Quic(_) => {}

@@ -23,9 +23,9 @@ use super::trust::{Check, ClientTls};
 /// Connections that wait for `accept`: a burst of clients that reconnect at once must not be dropped by the kernel.
 const BACKLOG: i32 = 4_096;
 
-/// Unsent bytes that a socket may hold while fast topics go over it: 0.13 s of a link of 1 Mbit/s. What the network
+/// Unsent bytes that a socket may hold while fast topics go over it: 32 ms of a link of 1 Mbit/s. What the network
 /// takes at once is never unsent, so it bounds no path that is faster than its reader.
-const SHORT_BACKLOG_BYTES: u32 = 16 << 10;
+const SHORT_BACKLOG_BYTES: u32 = 4 << 10;
 
 /// Connects to `addr` over TCP, with TLS unless `tls` is `None`.
 ///
