@@ -45,6 +45,11 @@ impl ReadBuffer {
         pin!(reader.read_buf(&mut self.memory)).poll(cx)
     }
 
+    /// Whether the last read could have brought more.
+    pub(crate) fn has_room(&self) -> bool {
+        self.memory.len() < self.memory.capacity()
+    }
+
     /// The first `bytes` of [`Self::filled`], to keep for as long as one likes.
     pub(crate) fn take(&mut self, bytes: usize) -> Bytes {
         self.memory.split_to(bytes).freeze()
@@ -152,6 +157,16 @@ mod tests {
             assert!(buffer.memory.capacity() <= 2 * received.max(BUFFER_BYTES), "it doubles at most");
         }
         assert_eq!(buffer.filled(), data);
+    }
+
+    #[test]
+    fn only_a_read_that_fills_the_memory_may_have_left_something() {
+        let mut buffer = ReadBuffer::default();
+        receive(&mut buffer, b"abc", 3);
+        assert!(buffer.has_room());
+        receive(&mut buffer, &[0; BUFFER_BYTES - 3], 3);
+        assert_eq!(buffer.filled().len(), BUFFER_BYTES);
+        assert!(!buffer.has_room());
     }
 
     #[test]

@@ -71,7 +71,13 @@ impl Reader {
         let mut read_bytes = 0;
         while read_bytes < TURN_BYTES {
             match self.buffer.poll_read(cx, &mut self.stream, self.decoder.bytes_wanted()) {
-                Poll::Ready(Ok(bytes @ 1..)) => read_bytes += bytes,
+                Poll::Ready(Ok(bytes @ 1..)) => {
+                    read_bytes += bytes;
+                    if self.buffer.has_room() {
+                        // That was all there is: to hear it said would take as long as a small message does.
+                        break;
+                    }
+                }
                 Poll::Ready(end) if read_bytes == 0 => return Poll::Ready(end),
                 Poll::Ready(end) => {
                     self.end = Some(end);
