@@ -80,7 +80,12 @@ impl AsyncWrite for Buffered {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, bufs)
+        let socket = Pin::new(&mut self.get_mut().socket);
+        match bufs {
+            // The usual case, one record: `send` costs the kernel less than a `writev` of one slice.
+            [only] => socket.poll_write(cx, only),
+            _ => socket.poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
