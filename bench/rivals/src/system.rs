@@ -116,6 +116,12 @@ pub trait Publish {
     /// `send` itself decides when a batch is worth a write, and the harness yields to the runtime every 64 KiB.
     fn flush(&mut self) -> impl Future<Output = Result<()>>;
 
+    /// As [`Self::flush`], for a caller that then waits for an answer. A client whose connection is a task of this
+    /// runtime has nothing to do: the task gets its turn by that.
+    fn flush_before_waiting(&mut self) -> impl Future<Output = Result<()>> {
+        self.flush()
+    }
+
     /// Ends the stream: everything sent has left this process. Called once, at the end.
     fn finish(&mut self) -> impl Future<Output = Result<()>> {
         self.flush()

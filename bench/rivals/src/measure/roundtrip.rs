@@ -74,7 +74,7 @@ impl<P: Publish, S: Subscribe> Loop<P, S> {
     async fn send(&mut self, stamp: Stamp) -> Result<()> {
         fill(stamp, &mut self.payload);
         self.publisher.send(&self.payload).await?;
-        self.publisher.flush().await
+        self.publisher.flush_before_waiting().await
     }
 
     /// Sends probes until one has come back, and takes in those that come late.

@@ -140,6 +140,10 @@ impl Publish for NatsPublisher {
         Ok(())
     }
 
+    async fn flush_before_waiting(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     async fn finish(&mut self) -> Result<()> {
         Ok(self.client.flush().await?)
     }

@@ -283,6 +283,11 @@ impl Publish for Publishing {
         Ok(())
     }
 
+    #[inline]
+    async fn flush_before_waiting(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     async fn finish(&mut self) -> Result<()> {
         let flushed = self.publisher.flush().await?;
         ensure!(flushed.refused == 0, "{} messages were refused", flushed.refused);
