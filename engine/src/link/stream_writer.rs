@@ -33,8 +33,6 @@ const FRESH_TURN_BYTES: usize = 4 << 10;
 /// it one, a second topic would get what the first leaves, write after write.
 const HELD_BACK_BATCH_BYTES: usize = 4 << 10;
 const HELD_BACK_TURN_BYTES: usize = 2 << 10;
-/// With less left a write is full: a run for one or two messages is mostly header.
-const FRESH_TURN_BYTES_MIN: usize = 512;
 /// A peer that takes nothing for this long is dead.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -200,14 +198,13 @@ impl Writer {
 
     /// Fills the batch from the rings, round robin.
     fn gather(&mut self, cx: &mut Context<'_>) {
-        let (batch_bytes, turn_bytes, turn_bytes_min) = match (self.carries_fast, self.held_back) {
-            (true, true) => (HELD_BACK_BATCH_BYTES, HELD_BACK_TURN_BYTES, FRESH_TURN_BYTES_MIN),
-            (true, false) => (FRESH_BATCH_BYTES, FRESH_TURN_BYTES, FRESH_TURN_BYTES_MIN),
-            (false, _) => (BATCH_BYTES, BATCH_BYTES, 1),
+        let (batch_bytes, turn_bytes) = match (self.carries_fast, self.held_back) {
+            (true, true) => (HELD_BACK_BATCH_BYTES, HELD_BACK_TURN_BYTES),
+            (true, false) => (FRESH_BATCH_BYTES, FRESH_TURN_BYTES),
+            (false, _) => (BATCH_BYTES, BATCH_BYTES),
         };
-        while self.batch.bytes() + turn_bytes_min <= batch_bytes {
-            let room = turn_bytes.min(batch_bytes - self.batch.bytes());
-            let Poll::Ready((key, step)) = self.cursors.poll_next(cx, room) else {
+        while let Some(room_bytes) = self.batch.room(batch_bytes) {
+            let Poll::Ready((key, step)) = self.cursors.poll_next(cx, turn_bytes.min(room_bytes)) else {
                 return self.tell_left_out();
             };
             if self.cursors.tag(key).fast && !self.carries_fast {

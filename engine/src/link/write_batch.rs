@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
+use twinlane_proto::frame::RUN_HEADER_BYTES;
 
 use crate::message::{RunBytes, TopicRun};
 
@@ -45,8 +46,12 @@ impl WriteBatch {
         self.chunks.push(Chunk::Run(run.into_bytes()));
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    /// Bytes that one more run may have for the batch to be of `batch_bytes` at most, header included. `None`: it is
+    /// full, or the little that is left is not worth a run: a single frame would not fit, and what does not fit costs a
+    /// TLS record and a system call of its own.
+    pub(super) fn room(&self, batch_bytes: usize) -> Option<usize> {
+        let left_bytes = batch_bytes.saturating_sub(self.bytes + RUN_HEADER_BYTES);
+        (batch_bytes / 8 <= left_bytes).then_some(left_bytes)
     }
 
     /// Whether there are messages among what is to be written.
@@ -127,5 +132,37 @@ impl WriteBatch {
         // An idle connection keeps little.
         self.heads.shrink_to(1 << 10);
         self.chunks.shrink_to(8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BATCH_BYTES: usize = 64 << 10;
+
+    #[test]
+    fn a_run_as_large_as_the_room_fills_the_batch_and_no_more() {
+        let mut batch = WriteBatch::default();
+        batch.push_head(&[0; 100]);
+        let room_bytes = batch.room(BATCH_BYTES).expect("the batch is nearly empty");
+        batch.push_head(&[0; RUN_HEADER_BYTES]);
+        batch.push_head(&vec![0; room_bytes]);
+        assert_eq!(batch.bytes, BATCH_BYTES);
+        assert_eq!(batch.room(BATCH_BYTES), None);
+    }
+
+    #[test]
+    fn a_batch_with_less_room_than_a_frame_takes_no_further_run() {
+        let mut batch = WriteBatch::default();
+        batch.push_head(&vec![0; BATCH_BYTES - 64]);
+        assert_eq!(batch.room(BATCH_BYTES), None);
+    }
+
+    #[test]
+    fn a_batch_that_is_too_large_has_no_room() {
+        let mut batch = WriteBatch::default();
+        batch.push_head(&vec![0; BATCH_BYTES + 1]);
+        assert_eq!(batch.room(BATCH_BYTES), None);
     }
 }
