@@ -1,6 +1,6 @@
-//! A TCP socket that is read 64 KiB at a time, although the TLS library asks for 4 KiB.
+//! A TCP socket that is read 128 KiB at a time, although the TLS library asks for 4 KiB.
 //!
-//! One system call then brings up to 64 KiB. The buffer is borrowed from a pool of the current thread only while
+//! One system call then brings up to 128 KiB. The buffer is borrowed from a pool of the current thread only while
 //! it holds bytes, so an idle connection owns none. Writes pass straight through.
 
 use std::cell::RefCell;
@@ -11,8 +11,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// As much as one system call brings: four full TLS records.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// As much as one system call brings: what a peer of ours writes at once, but for the heads of its records.
+const READ_BUFFER_BYTES: usize = 128 << 10;
 
 /// Buffers kept per thread. A thread works on one connection at a time, and a buffer stays out only while a
 /// reader has stopped in the middle of it, so a few are enough; the rest go back to the allocator.

@@ -53,6 +53,9 @@ impl std::fmt::Display for Carrier {
     }
 }
 
+/// Bytes that are encrypted for one write and wait for the socket at most. More at once would be several writes.
+pub(crate) const TLS_BYTES: usize = 128 << 10;
+
 /// How much of what is written may wait in the system before it is sent. Held by who writes, while the stream itself
 /// is split between tasks.
 #[derive(Debug, Default)]
@@ -104,7 +107,12 @@ impl Stream {
         self.peer
     }
 
-    pub(super) fn tls(tls: TlsStream<Buffered>, peer: SocketAddr, open: Option<Arc<OpenConnection>>) -> Self {
+    pub(super) fn tls(
+        mut tls: TlsStream<Buffered>,
+        peer: SocketAddr,
+        open: Option<Arc<OpenConnection>>,
+    ) -> Self {
+        bound_waiting(&mut tls, TLS_BYTES);
         Self::new(Pipe::Tls(Box::new(tls)), peer, open)
     }
 
@@ -210,6 +218,14 @@ impl QuicPipe {
             }
         }
         Poll::Ready(Ok(written_bytes))
+    }
+}
+
+/// Encrypts no more than so much ahead of what the socket takes.
+fn bound_waiting(tls: &mut TlsStream<Buffered>, bytes_max: usize) {
+    match tls {
+        TlsStream::Client(client) => client.get_mut().1.set_buffer_limit(Some(bytes_max)),
+        TlsStream::Server(server) => server.get_mut().1.set_buffer_limit(Some(bytes_max)),
     }
 }
 

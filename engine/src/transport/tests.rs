@@ -153,6 +153,15 @@ async fn a_vectored_write_arrives_in_order_on_every_carrier() {
 }
 
 #[tokio::test]
+async fn tls_takes_a_batch_in_one_write_and_no_more_than_its_bound() {
+    let server = Echo::start(loopback());
+    let mut stream = connect_tcp(server.addr(), "localhost", Some(&server.pinned()), TIMEOUT).await.unwrap();
+    let (head, run) = (pattern(22), pattern(2 * TLS_BYTES));
+    let written = stream.write_vectored(&[IoSlice::new(&head), IoSlice::new(&run)]).await.unwrap();
+    assert_eq!(written, TLS_BYTES);
+}
+
+#[tokio::test]
 async fn datagrams_come_back_and_too_large_ones_name_the_limit() {
     let server = Echo::start(loopback());
     let (mut stream, datagrams) =
