@@ -191,6 +191,29 @@ async fn twice_what_a_quic_path_carries_arrives_within_its_deadline_and_the_rest
     assert!(oldest <= DEADLINE + DELAY + Duration::from_millis(131 + 20), "{oldest:?}");
 }
 
+// F5: QUIC's own queue knows no deadline, and probes take along what lies in it when acknowledgements stop.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_queued_when_acknowledgements_stopped_does_not_come_after_its_deadline() {
+    const DEADLINE: Duration = Duration::from_millis(20);
+    let link = LinkFault::new(SEED, Faults::NONE.with_delay(MS));
+    let world = World::new().await;
+    world.engine.declare("now", TopicSpec::fast().with_deadline(DEADLINE)).unwrap();
+    let remote = session(&world, Carrier::Both, &link).await;
+    until("QUIC", || remote.status().fast_over == "quic").await;
+    let subscription = world.session(Carrier::Local).await.subscribe("now").await.unwrap();
+    let publisher = remote.publisher("now").await.unwrap();
+    let (began, per_second, messages) = (Instant::now(), 500, 2_000);
+    let publishing = publish_steadily(publisher, began, per_second, messages, 200);
+    let reading = ages(subscription, began, messages);
+    let blocking = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        link.set_incoming(Faults::NONE.with_udp_blocked(true));
+    };
+    let ((), (ages, stats), ()) = tokio::join!(publishing, within("all of them", reading), blocking);
+    let oldest = ages[ages.len() - 1];
+    assert!(oldest <= DEADLINE + Duration::from_millis(50), "{oldest:?}: {stats:?}");
+}
+
 // F4: what is not sent twice comes as often as the path delivers, what is sent twice almost always.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "80 s: `cargo test --release -p twinlane-tests --test all -- --ignored --nocapture percent_is_lost`"]

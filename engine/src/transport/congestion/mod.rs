@@ -94,6 +94,7 @@ impl Controller for Fresh {
     ) {
         self.in_flight_bytes = in_flight;
         self.control.end_of_ack(now, in_flight);
+        self.state.acked();
         self.publish();
     }
 

@@ -1,9 +1,12 @@
 //! How much may wait in quinn's datagram queue.
 //!
 //! That queue knows no deadline, so it holds what leaves in the next milliseconds and no more; what is not in it can
-//! still be replaced or dropped by those who know better. And it is served before the streams: beside a fast topic that
-//! is always ready they would get nothing. So when the window is full and datagrams have had their share of it, none is
-//! added until the streams had the chance to use what acks free.
+//! still be replaced or dropped by those who know better. What the window does not let leave is not in it either, unless
+//! streams compete for it: if acks stop, it would lie there until a probe takes it along, long after its deadline.
+//!
+//! And the queue is served before the streams: beside a fast topic that is always ready they would get nothing. So when
+//! the window is full and datagrams have had their share of it, none is added until the streams had the chance to use
+//! what acks free.
 //!
 //! Nothing waits here and nothing is queued here.
 
@@ -18,6 +21,9 @@ const QUEUE_PACKETS_MIN: u64 = 2;
 /// For each byte of others, datagrams may have that many while the window is full.
 const DATAGRAM_SHARE: u64 = 3;
 
+/// One byte of acks for so many of datagrams is usual, where both sides send them.
+const ACKS_SHARE: u64 = 8;
+
 /// Bytes that datagrams may have before their share is counted: so many packets, or so much of the window.
 const BURST_PACKETS: u64 = 8;
 const BURST_WINDOWS: u64 = 4;
@@ -28,6 +34,9 @@ pub(in crate::transport) struct Room {
     /// What had been sent when the count of shares began.
     sent_bytes: u64,
     datagram_bytes: u64,
+    /// The acks at the look before, and what had been queued when they had last changed.
+    acks: u64,
+    given_at_ack_bytes: u64,
 }
 
 impl Room {
@@ -43,27 +52,67 @@ impl Room {
         let mtu = path.mtu_bytes();
         let queued = bound_bytes.saturating_sub(space_bytes) as u64;
         let bound = bound_bytes as u64;
+        let sent = self.sent_while_full(path, given_bytes.saturating_sub(queued));
         let limit = path.rate() / 1_000 * QUEUE_MILLISECONDS;
-        let limit = limit.max(QUEUE_PACKETS_MIN * mtu).min(bound);
+        let mut limit = limit.max(QUEUE_PACKETS_MIN * mtu).min(bound);
+        if !sent.has_streams() {
+            limit = limit.min(self.may_leave(path, given_bytes));
+        }
         let room = limit.saturating_sub(queued).min(space_bytes as u64);
-        if room < mtu || !self.may_have_more(path, given_bytes.saturating_sub(queued)) {
+        if room < mtu || !sent.leaves_others_their_share(path) {
             return None;
         }
         Some(room as usize)
     }
 
-    fn may_have_more(&mut self, path: &SendState, datagram_bytes: u64) -> bool {
+    /// What was sent since the window is full, two windows of it at most.
+    fn sent_while_full(&mut self, path: &SendState, datagram_bytes: u64) -> Sent {
         let (window, mtu) = (path.window_bytes(), path.mtu_bytes());
         let sent = path.sent_bytes().saturating_sub(self.sent_bytes);
         let is_full = path.in_flight_bytes() + 2 * mtu >= window;
         if !is_full || sent > 2 * window {
             self.sent_bytes = path.sent_bytes();
             self.datagram_bytes = datagram_bytes;
-            return true;
+            return Sent::default();
         }
         let datagrams = datagram_bytes.saturating_sub(self.datagram_bytes);
-        let others = sent.saturating_sub(datagrams);
-        datagrams <= DATAGRAM_SHARE * others + (BURST_PACKETS * mtu).max(window / BURST_WINDOWS)
+        Sent { datagrams, others: sent.saturating_sub(datagrams) }
+    }
+
+    /// Bytes that the window lets leave, those that are queued included.
+    fn may_leave(&mut self, path: &SendState, given_bytes: u64) -> u64 {
+        let acks = path.acks();
+        if acks != self.acks {
+            (self.acks, self.given_at_ack_bytes) = (acks, given_bytes);
+        }
+        // quinn sends a packet only if it leaves some of the window free.
+        let left = path.window_bytes().saturating_sub(path.in_flight_bytes() + 1);
+        if given_bytes == self.given_at_ack_bytes {
+            // Acks of our own are counted as in flight until the peer acknowledges something, which it has no reason to
+            // do before it is sent something else: a packet always may.
+            return left.max(path.mtu_bytes());
+        }
+        left
+    }
+}
+
+/// Bytes of packets.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sent {
+    datagrams: u64,
+    others: u64,
+}
+
+impl Sent {
+    /// Streams use the window, too: not only acks of our own do. What waits when an ack comes is all that datagrams then
+    /// get, so some of them must.
+    fn has_streams(self) -> bool {
+        self.others > self.datagrams / ACKS_SHARE
+    }
+
+    fn leaves_others_their_share(self, path: &SendState) -> bool {
+        let burst = (BURST_PACKETS * path.mtu_bytes()).max(path.window_bytes() / BURST_WINDOWS);
+        self.datagrams <= DATAGRAM_SHARE * self.others + burst
     }
 }
 
@@ -96,14 +145,46 @@ mod tests {
 
     #[test]
     fn where_the_window_is_full_of_datagrams_others_come_first() {
-        let path = path(40_000, 1_000_000, 40_000);
+        let path = path(40_000, 1_000_000, 38_000);
         let mut room = Room::default();
         path.sent(20_000);
+        path.set_in_flight(38_000);
         assert_eq!(room.now(&path, BOUND, BOUND, 20_000), None, "all was datagrams");
         path.sent(5_000);
+        path.set_in_flight(38_000);
         assert!(room.now(&path, BOUND, BOUND, 20_000).is_some(), "a fifth was others");
         path.sent(10_000);
         path.set_in_flight(30_000);
         assert!(room.now(&path, BOUND, BOUND, 30_000).is_some(), "nobody else wanted it");
+    }
+
+    #[test]
+    fn what_the_window_does_not_let_leave_is_not_queued() {
+        let path = path(10_000, 10_000_000, 4_000);
+        let mut room = Room::default();
+        assert_eq!(
+            room.now(&path, BOUND, BOUND, 500),
+            Some(5_999),
+            "a packet leaves some of the window free"
+        );
+        assert_eq!(room.now(&path, BOUND, BOUND - 4_000, 4_500), Some(1_999));
+        assert_eq!(room.now(&path, BOUND, BOUND - 5_000, 5_500), None, "less than a packet");
+    }
+
+    #[test]
+    fn when_acknowledgements_stop_nothing_is_queued_until_the_next() {
+        let path = path(10_000, 10_000_000, 10_000);
+        let mut room = Room::default();
+        path.acked();
+        assert_eq!(
+            room.now(&path, BOUND, BOUND, 9_000),
+            Some(1_200),
+            "what is in flight may be acks of our own"
+        );
+        assert_eq!(room.now(&path, BOUND, BOUND - 1_200, 10_200), None);
+        assert_eq!(room.now(&path, BOUND, BOUND, 10_200), None, "a probe took it along");
+        path.acked();
+        path.set_in_flight(0);
+        assert_eq!(room.now(&path, BOUND, BOUND, 10_200), Some(9_999));
     }
 }

@@ -16,6 +16,7 @@ pub(in crate::transport) struct SendState {
     rate: AtomicU64,
     sent_bytes: AtomicU64,
     mtu_bytes: AtomicU64,
+    acks: AtomicU64,
     room: AtomicWaker,
 }
 
@@ -38,6 +39,11 @@ impl SendState {
     /// Bytes of packets sent so far.
     pub(in crate::transport) fn sent_bytes(&self) -> u64 {
         self.sent_bytes.load(Ordering::Acquire)
+    }
+
+    /// Counts packets of the peer that acknowledged something: then the bytes in flight are exact.
+    pub(in crate::transport) fn acks(&self) -> u64 {
+        self.acks.load(Ordering::Acquire)
     }
 
     /// The largest packet.
@@ -64,6 +70,10 @@ impl SendState {
 
     pub(super) fn set_in_flight(&self, bytes: u64) {
         self.in_flight_bytes.store(bytes, Ordering::Release);
+    }
+
+    pub(super) fn acked(&self) {
+        self.acks.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(super) fn wake(&self) {
