@@ -24,6 +24,7 @@ mod write_batch;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
@@ -39,7 +40,8 @@ use guest::Guest;
 
 pub(crate) use outlet::{Commands, Outlet, OutletOwner, Seat, Verdict};
 
-/// Control frames that wait for a peer to read: far more than an honest one leaves unread.
+/// Control frames that wait for a peer to read: far more than an honest one leaves unread, for whom we stop reading
+/// before ([`Peer::answers_bytes_max`]).
 const CONTROL_QUEUE_BYTES_MAX: usize = 4 << 20;
 
 /// How long the last bytes of a closing connection may take.
@@ -89,6 +91,11 @@ pub(crate) trait Peer: Send + Sync + 'static {
     fn frames(&self, link: &Arc<Link>, piece: Piece<'_>) -> Result<(), Closing>;
     /// The QUIC connection went away; fast topics are on the stream again.
     fn datagrams_lost(&self, link: &Arc<Link>, why: &str);
+    /// Bytes of answers that may wait for the other side: with more, nothing further is read from it until it has read
+    /// some. Only one side of a connection may have a bound, or both could wait for each other.
+    fn answers_bytes_max(&self) -> usize {
+        usize::MAX
+    }
     /// The connection is over. Called once.
     fn closed(&self, link: &Arc<Link>, closing: &Closing);
 }
@@ -99,6 +106,8 @@ pub(crate) struct Link {
     peer: Arc<dyn Peer>,
     state: Mutex<State>,
     writer: AtomicWaker,
+    /// The reader, while too many answers wait.
+    reader: AtomicWaker,
     /// Outlets for the stream's writer and for the datagram writer.
     stream: Commands,
     datagrams: Commands,
@@ -140,6 +149,7 @@ impl Link {
             peer,
             state: Mutex::new(state),
             writer: AtomicWaker::new(),
+            reader: AtomicWaker::new(),
             stream: Commands::new(),
             datagrams: Commands::closed(),
             has_datagrams: AtomicBool::new(false),
@@ -289,6 +299,21 @@ impl Link {
     fn traffic(&self) {
         let heard = lock(&self.state).session.handle(now(), Input::Traffic);
         heard.expect("traffic is never refused");
+    }
+
+    /// Waits until the peer has read enough of its answers.
+    async fn answers_read(&self) {
+        let bytes_max = self.peer.answers_bytes_max();
+        let is_read = || lock(&self.state).control.len() <= bytes_max;
+        std::future::poll_fn(|cx| {
+            if is_read() {
+                return Poll::Ready(());
+            }
+            // Registered before the second look: what is written in between wakes us.
+            self.reader.register(cx.waker());
+            if is_read() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Messages arrived on a lane whose sender needs credit for them.

@@ -60,6 +60,7 @@ impl Reader {
                 return closing;
             }
             self.buffer.release_if_empty();
+            self.link.answers_read().await;
         }
     }
 

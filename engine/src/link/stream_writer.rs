@@ -173,6 +173,7 @@ impl Writer {
             self.batch.push_head(&state.control);
             state.control.clear();
             state.control.shrink_to(1 << 10);
+            self.link.reader.wake();
         }
         (state.closing.clone(), state.deadline)
     }

@@ -31,6 +31,8 @@ use crate::transport::{Datagrams, Incoming};
 
 /// Bytes a publisher may have on the way and waiting for room: at least twice the largest frame.
 const PUBLISHER_CREDIT_BYTES: u64 = 4 << 20;
+/// Answers that wait for a client to read them before nothing more is read from it: those to some thousand messages.
+const ANSWERS_BYTES_MAX: usize = 64 << 10;
 /// How long the last datagrams of a publisher that closed may take.
 const CLOSE_GRACE: Duration = Duration::from_millis(300);
 /// Credit no one counts, for fast topics.
@@ -118,6 +120,11 @@ impl Peer for Connection {
         if let Some(session) = self.session.get() {
             session.fast_moved(link.carrier.name(), &format!("the QUIC connection was lost: {why}"));
         }
+    }
+
+    /// A client that is acknowledged faster than it reads is slowed down, not cut off.
+    fn answers_bytes_max(&self) -> usize {
+        ANSWERS_BYTES_MAX
     }
 
     fn closed(&self, link: &Arc<Link>, closing: &Closing) {

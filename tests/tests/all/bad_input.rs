@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use twinlane::{Auth, Code, ConnectError, ConnectOptions, EngineConfig, Session, TokenHash, TopicSpec};
 use twinlane_proto::Control;
-use twinlane_proto::control::{Acked, Credit, Level, Subscribe};
+use twinlane_proto::control::{Acked, Credit, Level, Ping, Pong, Subscribe};
 use twinlane_proto::frame::KIND_CONTROL;
 use twinlane_tests::Seeded;
 
@@ -103,6 +103,24 @@ async fn every_broken_rule_ends_its_connection_with_a_typed_goodbye_and_nobody_e
     assert_eq!(next_message(&mut subscription).await.payload(), b"fine");
     assert_eq!(bystander.status().reconnects, 0);
     serves_on(addr).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_without_reading_the_answers_is_held_back_and_then_gets_all_of_them() {
+    const ASKED: u64 = 2_000_000;
+    let (_engine, addr) = plain_engine(EngineConfig::default()).await;
+    let (mut raw, _) = Raw::welcomed(addr, None).await;
+    let questions: Vec<u8> = (0..ASKED).flat_map(|nonce| encoded(Control::Ping(Ping { nonce }))).collect();
+    let rest = raw.write_unread(&questions).await;
+    let (taken, question_bytes) = (questions.len() - rest.len(), questions.len() / ASKED as usize);
+    assert!(!rest.is_empty(), "the server read {taken} bytes of questions, and nobody its answers");
+    for nonce in 0..(taken / question_bytes) as u64 {
+        let answer = within("an answer", raw.next()).await;
+        assert!(
+            matches!(answer, Some(Control::Pong(Pong { nonce: told })) if told == nonce),
+            "{nonce}: {answer:?}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
 //! A client that writes what it is told to, right or wrong, over plain TCP.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -44,6 +45,17 @@ impl Raw {
     }
 
     /// Writes bytes; a server that has hung up already is no surprise.
+    /// Writes as much of `bytes` as the other side takes while nothing is read from it; returns the rest.
+    pub(crate) async fn write_unread<'b>(&mut self, mut bytes: &'b [u8]) -> &'b [u8] {
+        while !bytes.is_empty() {
+            match tokio::time::timeout(Duration::from_secs(1), self.stream.write(bytes)).await {
+                Ok(written) => bytes = &bytes[written.unwrap()..],
+                Err(_) => break,
+            }
+        }
+        bytes
+    }
+
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
     }
