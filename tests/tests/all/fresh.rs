@@ -10,6 +10,7 @@ use twinlane::{
 };
 use twinlane_tests::{Relay, UdpFaults};
 
+use crate::bad_input::resident_bytes;
 use crate::world::{Carrier, DEADLINE, World, accounted, next_delivery, until, within};
 
 fn latest() -> TopicSpec {
@@ -230,16 +231,44 @@ async fn values_that_waited_for_a_slow_link_go_out_many_in_a_run_and_cost_few_by
 #[derive(Default)]
 struct Held {
     /// Ages of the values that it holds of each key, looked at every 50 ms.
-    ages: Vec<Duration>,
+    ages: Ages,
     /// How many values came.
     values: u64,
+}
+
+/// How often each age was seen, by milliseconds: what is measured is the memory of others.
+struct Ages([u32; 10_000]);
+
+impl Default for Ages {
+    fn default() -> Self {
+        Self([0; 10_000])
+    }
+}
+
+impl Ages {
+    fn note(&mut self, age: Duration) {
+        self.0[(age.as_millis() as usize).min(self.0.len() - 1)] += 1;
+    }
+
+    fn quantile<'a>(many: impl Iterator<Item = &'a Self> + Clone, share: f64) -> Duration {
+        let at = |millis: usize| many.clone().map(|ages| u64::from(ages.0[millis])).sum::<u64>();
+        let all: u64 = (0..10_000).map(at).sum();
+        let mut left = (all as f64 * share) as u64;
+        let found = (0..10_000).find(|&millis| {
+            at(millis) > left || {
+                left -= at(millis);
+                false
+            }
+        });
+        Duration::from_millis(found.expect("ages were noted") as u64)
+    }
 }
 
 /// Until then there is nothing to hold.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
 
-async fn held(mut subscription: Subscription, keys: u64, began: Instant, until: Instant) -> Held {
-    let (mut newest, mut held) = (vec![None; keys as usize], Held::default());
+async fn held(mut subscription: Subscription, keys: u64, began: Instant, until: Instant) -> Box<Held> {
+    let (mut newest, mut held) = (vec![None; keys as usize], Box::<Held>::default());
     let mut look = tokio::time::interval(Duration::from_millis(50));
     let settled = began + SETTLED_AFTER;
     while Instant::now() < until {
@@ -254,17 +283,12 @@ async fn held(mut subscription: Subscription, keys: u64, began: Instant, until: 
             _ = look.tick() => {
                 let now = Instant::now();
                 if now >= settled {
-                    held.ages.extend(newest.iter().map(|at| at.map_or(now - began, |at| now - at)));
+                    newest.iter().for_each(|at| held.ages.note(now - at.unwrap_or(began)));
                 }
             }
         }
     }
-    held.ages.sort_unstable();
     held
-}
-
-fn quantile(ages: &[Duration], share: f64) -> Duration {
-    ages[((ages.len() - 1) as f64 * share) as usize]
 }
 
 /// Publishes `keys` in turns, so many updates a second; `settled` is called once the links are full. How many were sent.
@@ -321,29 +345,26 @@ async fn subscribers_on_slow_links_hold_fresh_values_and_the_others_do_not_notic
             }));
         }
         let carried = || relays.iter().map(Relay::tcp_bytes_to_clients).sum::<u64>();
-        let mut carried_before = 0;
+        let (mut carried_before, mut resident_before) = (0, 0);
         let mut publisher = Session::local(&world.engine).publisher("cells").await.unwrap();
         let load = (KEYS, UPDATES_PER_SECOND);
-        let settled = || carried_before = carried();
+        let settled = || (carried_before, resident_before) = (carried(), resident_bytes());
         let sent = publish_in_turns(&mut publisher, load, (began, until), settled).await;
         let carried_bytes = carried() - carried_before;
+        let grown_bytes = resident_bytes().saturating_sub(resident_before);
         let mut all = Vec::new();
         for reader in readers {
             all.push(within("a reader", reader).await.unwrap());
         }
-        let rss = std::fs::read_to_string("/proc/self/status").unwrap();
-        let rss = rss.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default().to_owned();
         let (slow_ones, fast_ones) = all.split_at(slow as usize);
         for (who, ones) in [("slow", slow_ones), ("fast", fast_ones)] {
-            let mut ages: Vec<_> = ones.iter().flat_map(|held| held.ages.iter().copied()).collect();
-            ages.sort_unstable();
-            if !ages.is_empty() {
-                let (median, p99) = (quantile(&ages, 0.5), quantile(&ages, 0.99));
-                eprintln!(
-                    "{slow} slow of 100: {who}: held values are {median:?} old, p99 {p99:?}; {sent} sent, {rss}"
-                );
+            if !ones.is_empty() {
+                let ages = ones.iter().map(|held| &held.ages);
+                let [median, p99] = [0.5, 0.99].map(|share| Ages::quantile(ages.clone(), share));
+                eprintln!("{slow} slow of 100: {who}: held values are {median:?} old, p99 {p99:?}");
             }
         }
+        eprintln!("{sent} sent, {grown_bytes} bytes of memory more than when the links were first full");
         if slow > 0 {
             let seconds = (until - began - SETTLED_AFTER).as_secs_f64();
             let values: u64 = slow_ones.iter().map(|held| held.values).sum();
@@ -351,7 +372,8 @@ async fn subscribers_on_slow_links_hold_fresh_values_and_the_others_do_not_notic
             let of_each = carried_bytes as f64 / values.max(1) as f64;
             eprintln!("a slow link carried {rate:.0} bytes/s, {of_each:.1} for each value");
         }
-        let p99 = slow_ones.iter().map(|held| quantile(&held.ages, 0.99)).max();
+        let p99 = slow_ones.iter().map(|held| Ages::quantile([&held.ages].into_iter(), 0.99)).max();
         assert!(p99.is_none_or(|p99| p99 <= Duration::from_secs(1)), "{p99:?}");
+        assert!(grown_bytes <= 16 << 20, "{grown_bytes} bytes");
     }
 }
