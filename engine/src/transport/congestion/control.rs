@@ -57,6 +57,10 @@ const SHALLOW_PACKETS: u64 = 2;
 /// Losses above this share of a round's packets are losses, not single events.
 const LOSS_SHARE: f64 = 0.01;
 
+/// Who loses more than this share of a round, all of which stood in a queue, sends more than the path carries. Beside
+/// flows that fill every buffer it is a few percent.
+const OVERLOAD_SHARE: f64 = 0.1;
+
 /// How long to compete before we look whether somebody is still there. Doubles while somebody is.
 const LEASE_MIN: Duration = Duration::from_secs(1);
 const LEASE_MAX: Duration = Duration::from_secs(8);
@@ -95,6 +99,7 @@ pub(super) struct Control {
     /// Of the latest round.
     in_flight_max: u64,
     is_app_limited: bool,
+    is_overload: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -157,6 +162,7 @@ impl Control {
             giving_way: None,
             in_flight_max: 0,
             is_app_limited: false,
+            is_overload: false,
         }
     }
 
@@ -267,6 +273,7 @@ impl Control {
 
     fn end_of_round(&mut self, now: Instant, round: &Round, in_flight: u64) {
         let welcome = self.welcome_queue();
+        self.is_overload = round.lost_share > OVERLOAD_SHARE && round.queueing > welcome;
         let is_calm = round.queueing < welcome / 2 && round.lost_share <= LOSS_SHARE;
         self.calm_rounds = if is_calm { self.calm_rounds + 1 } else { 0 };
         self.settling_rounds = self.settling_rounds.saturating_sub(1);
@@ -432,9 +439,10 @@ impl Control {
         self.giving_way = None;
     }
 
-    /// A flow that does not use its window does not make the queue either, and would gain nothing by a smaller one.
+    /// A flow that does not use its window does not make the queue either, and would gain nothing by a smaller one. Unless
+    /// it sends more than the path carries: then only losses keep it from using its window.
     fn unused_floor(&self) -> f64 {
-        if !self.is_app_limited {
+        if !self.is_app_limited || self.is_overload {
             return 0.0;
         }
         self.window.min((2 * self.in_flight_max + 4 * self.mtu) as f64)

@@ -66,6 +66,15 @@ fn a_flow_that_sends_little_keeps_its_window_at_30_percent_loss() {
 }
 
 #[test]
+fn who_sends_twice_what_the_path_carries_does_not_keep_its_buffer_full() {
+    let path = Path::new(1.0, 20).buffer_packets(12);
+    let outcome = alone(path, Plan::paced(Who::Ours, 500, ms(2)), 1, 8);
+    let (lost, arrived) = (outcome.overflow_share(), outcome.delivered as f64 / outcome.offered as f64);
+    assert!(lost < 0.15, "{lost} of what was sent overflowed");
+    assert!(arrived > 0.35, "{arrived} of twice the path arrived");
+}
+
+#[test]
 fn in_a_buffer_of_two_packets_a_flow_loses_at_most_15_percent_to_itself() {
     let outcome = alone(Path::new(10.0, 20).buffer_packets(2), Plan::greedy(Who::Ours), 2, 6);
     let (rate, lost) = (outcome.megabits_per_second(seconds(4)), outcome.overflow_share());
