@@ -250,8 +250,8 @@ impl Ages {
         self.0[(age.as_millis() as usize).min(self.0.len() - 1)] += 1;
     }
 
-    fn quantile<'a>(many: impl Iterator<Item = &'a Self> + Clone, share: f64) -> Duration {
-        let at = |millis: usize| many.clone().map(|ages| u64::from(ages.0[millis])).sum::<u64>();
+    fn quantile(many: &[&Self], share: f64) -> Duration {
+        let at = |millis: usize| many.iter().map(|ages| u64::from(ages.0[millis])).sum::<u64>();
         let all: u64 = (0..10_000).map(at).sum();
         let mut left = (all as f64 * share) as u64;
         let found = (0..10_000).find(|&millis| {
@@ -359,8 +359,8 @@ async fn subscribers_on_slow_links_hold_fresh_values_and_the_others_do_not_notic
         let (slow_ones, fast_ones) = all.split_at(slow as usize);
         for (who, ones) in [("slow", slow_ones), ("fast", fast_ones)] {
             if !ones.is_empty() {
-                let ages = ones.iter().map(|held| &held.ages);
-                let [median, p99] = [0.5, 0.99].map(|share| Ages::quantile(ages.clone(), share));
+                let ages: Vec<_> = ones.iter().map(|held| &held.ages).collect();
+                let [median, p99] = [0.5, 0.99].map(|share| Ages::quantile(&ages, share));
                 eprintln!("{slow} slow of 100: {who}: held values are {median:?} old, p99 {p99:?}");
             }
         }
@@ -372,7 +372,7 @@ async fn subscribers_on_slow_links_hold_fresh_values_and_the_others_do_not_notic
             let of_each = carried_bytes as f64 / values.max(1) as f64;
             eprintln!("a slow link carried {rate:.0} bytes/s, {of_each:.1} for each value");
         }
-        let p99 = slow_ones.iter().map(|held| Ages::quantile([&held.ages].into_iter(), 0.99)).max();
+        let p99 = slow_ones.iter().map(|held| Ages::quantile(&[&held.ages], 0.99)).max();
         assert!(p99.is_none_or(|p99| p99 <= Duration::from_secs(1)), "{p99:?}");
         assert!(grown_bytes <= 16 << 20, "{grown_bytes} bytes");
     }
