@@ -93,8 +93,8 @@ pub(crate) trait Peer: Send + Sync + 'static {
     fn datagrams_lost(&self, link: &Arc<Link>, why: &str);
     /// Bytes of answers that may wait for the other side: with more, nothing further is read from it until it has read
     /// some. Only one side of a connection may have a bound, or both could wait for each other.
-    fn answers_bytes_max(&self) -> usize {
-        usize::MAX
+    fn answers_bytes_max(&self) -> Option<usize> {
+        None
     }
     /// The connection is over. Called once.
     fn closed(&self, link: &Arc<Link>, closing: &Closing);
@@ -303,7 +303,7 @@ impl Link {
 
     /// Waits until the peer has read enough of its answers.
     async fn answers_read(&self) {
-        let bytes_max = self.peer.answers_bytes_max();
+        let Some(bytes_max) = self.peer.answers_bytes_max() else { return };
         let is_read = || lock(&self.state).control.len() <= bytes_max;
         std::future::poll_fn(|cx| {
             if is_read() {

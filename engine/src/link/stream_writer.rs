@@ -170,10 +170,13 @@ impl Writer {
     fn take_control(&mut self) -> (Option<Closing>, Option<std::time::Instant>) {
         let mut state = lock(&self.link.state);
         if !state.control.is_empty() {
+            let answers_bytes = state.control.len();
             self.batch.push_head(&state.control);
             state.control.clear();
             state.control.shrink_to(1 << 10);
-            self.link.reader.wake();
+            if self.link.peer.answers_bytes_max().is_some_and(|bytes_max| bytes_max < answers_bytes) {
+                self.link.reader.wake();
+            }
         }
         (state.closing.clone(), state.deadline)
     }

@@ -123,8 +123,8 @@ impl Peer for Connection {
     }
 
     /// A client that is acknowledged faster than it reads is slowed down, not cut off.
-    fn answers_bytes_max(&self) -> usize {
-        ANSWERS_BYTES_MAX
+    fn answers_bytes_max(&self) -> Option<usize> {
+        Some(ANSWERS_BYTES_MAX)
     }
 
     fn closed(&self, link: &Arc<Link>, closing: &Closing) {

@@ -110,8 +110,9 @@ pub(crate) struct DatagramStats {
 
 /// Connects to `addr` over QUIC and opens one stream, on the current runtime.
 ///
-/// `fault` is what its datagrams meet. The server learns of the connection with the first byte written to the stream. The whole call takes at most
-/// `timeout`; a blocked UDP port looks like silence. Cancel-safe: a dropped future has closed its socket.
+/// `fault` is what its datagrams meet. The server learns of the connection with the first byte written to the stream.
+/// The whole call takes at most `timeout`; a blocked UDP port looks like silence. Cancel-safe: a dropped future has closed
+/// its socket.
 ///
 /// # Errors
 ///
