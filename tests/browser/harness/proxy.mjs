@@ -38,8 +38,8 @@ export async function startProxy(port, { udp = false } = {}) {
     /** Cuts one connection, or all of them. */
     cut(pair) {
       for (const { client, upstream } of pair ? [pair] : pairs) {
-        client.resetAndDestroy();
-        upstream.resetAndDestroy();
+        reset(client);
+        reset(upstream);
       }
     },
     /** Cuts until `socket` has lost its connection: between two polls there is nothing to cut. */
@@ -69,6 +69,12 @@ export async function startProxy(port, { udp = false } = {}) {
       await new Promise((resolve) => server.close(resolve));
     },
   };
+}
+
+/** Without a farewell. A socket that is saying its farewell cannot be reset: Node would neither close it nor, later, end. */
+function reset(socket) {
+  if (socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
 }
 
 /** A socket towards the server for each client, as a network address translation has. */
