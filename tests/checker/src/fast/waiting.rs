@@ -1,18 +1,21 @@
 //! Watches how long the threads of server and checker are ready to run and wait for a processor.
 //!
-//! The kernel counts that for each thread (`/proc/PID/task/TID/schedstat`, second number). What the watching thread
-//! oversleeps is added, because a machine that stands still as a whole shows nowhere else, and so is what a task of the
-//! checker's runtime oversleeps. The sum says more than any message can have waited for: that is the side to err on.
+//! The kernel counts that for each thread (`/proc/PID/task/TID/schedstat`, second number). A processor that stands still,
+//! because the hypervisor gave it to another machine, shows nowhere there: the thread on it seems to run. So a thread on
+//! each processor sleeps a millisecond at a time, and what it oversleeps is added. So is what a task of the checker's
+//! runtime oversleeps. The sum says more than any message can have waited for: that is the side to err on.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::task::AbortHandle;
 
 use crate::history::{Event, FastEvent, History, Recorder};
@@ -22,15 +25,20 @@ const SAMPLE: Duration = Duration::from_millis(10);
 const LOOK: Duration = Duration::from_millis(200);
 /// Less is not worth an event.
 const WAITED_US_MIN: u64 = 50;
+/// How long the thread of a processor sleeps, and how late it may be before that is a standstill.
+const NAP: Duration = Duration::from_millis(1);
+const NAP_LATE: Duration = Duration::from_micros(500);
+/// The name of these threads, by which they are left out of the kernel's counts.
+const NAPPING: &str = "napping";
 const PULSE: Duration = Duration::from_millis(5);
 /// A timer of the runtime counts milliseconds: so late it may be.
 const PULSE_LATE: Duration = Duration::from_millis(2);
 
-/// A thread that watches, until it is stopped or dropped.
+/// Threads that watch, until they are stopped or dropped.
 #[derive(Debug)]
 pub(super) struct Watch {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
     pulse: AbortHandle,
 }
 
@@ -47,14 +55,24 @@ impl Watch {
             threads.waited_us().is_some_and(|_| !threads.files.is_empty()),
             "the kernel does not say how long threads wait (schedstat): deadlines cannot be judged here"
         );
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, recorder) = (Arc::clone(&stop), history.recorder());
-        let thread = std::thread::Builder::new()
-            .name("waiting".to_owned())
-            .spawn(move || watch(threads, recorder, &stopped))
-            .context("no thread")?;
         let pulse = tokio::spawn(pulse(history.recorder())).abort_handle();
-        Ok(Self { stop, thread: Some(thread), pulse })
+        let mut watch = Self { stop: Arc::default(), threads: Vec::new(), pulse };
+        let processors =
+            sched_getaffinity(None).context("the kernel does not say which processors there are")?;
+        for processor in (0..CpuSet::MAX_CPU).filter(|&processor| processors.is_set(processor)) {
+            let recorder = history.recorder();
+            watch.spawn(NAPPING, move |stop| nap(processor, recorder, stop))?;
+        }
+        let recorder = history.recorder();
+        watch.spawn("waiting", move |stop| count(threads, recorder, stop))?;
+        Ok(watch)
+    }
+
+    fn spawn(&mut self, name: &str, watch: impl FnOnce(&AtomicBool) + Send + 'static) -> anyhow::Result<()> {
+        let stop = Arc::clone(&self.stop);
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || watch(&stop));
+        self.threads.push(thread.context("no thread")?);
+        Ok(())
     }
 
     /// What it saw is in the history then.
@@ -65,7 +83,7 @@ impl Watch {
     fn end(&mut self) {
         self.pulse.abort();
         self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // It has nothing to say.
             let _ = thread.join();
         }
@@ -78,9 +96,9 @@ impl Drop for Watch {
     }
 }
 
-fn watch(mut threads: Threads, mut recorder: Recorder, stop: &AtomicBool) {
+fn count(mut threads: Threads, mut recorder: Recorder, stop: &AtomicBool) {
     let mut looked = Instant::now();
-    let (mut from, mut from_us) = (Instant::now(), recorder.now_us());
+    let mut from_us = recorder.now_us();
     while !stop.load(Ordering::Acquire) {
         std::thread::sleep(SAMPLE);
         if looked.elapsed() >= LOOK {
@@ -88,13 +106,27 @@ fn watch(mut threads: Threads, mut recorder: Recorder, stop: &AtomicBool) {
             looked = Instant::now();
         }
         let waited_us = threads.waited_us().unwrap_or(0);
-        let (now, to_us) = (Instant::now(), recorder.now_us());
-        let overslept = (now - from).saturating_sub(SAMPLE + Duration::from_millis(1));
-        let waited_us = waited_us + overslept.as_micros() as u64;
+        let to_us = recorder.now_us();
         if waited_us >= WAITED_US_MIN {
             recorder.record(&Event::Fast(FastEvent::Waited { from_us, to_us, waited_us }));
         }
-        (from, from_us) = (now, to_us);
+        from_us = to_us;
+    }
+}
+
+/// Sleeps on one processor. Where it may not be there, it is late with the others: no worse than without it.
+fn nap(processor: usize, mut recorder: Recorder, stop: &AtomicBool) {
+    let mut only = CpuSet::new();
+    only.set(processor);
+    let _ = sched_setaffinity(None, &only);
+    while !stop.load(Ordering::Acquire) {
+        let (from, from_us) = (Instant::now(), recorder.now_us());
+        std::thread::sleep(NAP);
+        let late = from.elapsed().saturating_sub(NAP);
+        if late > NAP_LATE {
+            let (to_us, waited_us) = (recorder.now_us(), late.as_micros() as u64);
+            recorder.record(&Event::Fast(FastEvent::Waited { from_us, to_us, waited_us }));
+        }
     }
 }
 
@@ -129,6 +161,7 @@ impl Threads {
                     continue;
                 };
                 if !self.files.contains_key(&(process, thread))
+                    && !is_napping(&entry.path())
                     && let Ok(file) = File::open(entry.path().join("schedstat"))
                     && let Some(waited_ns) = waited_ns(&file)
                 {
@@ -149,6 +182,10 @@ impl Threads {
         });
         (!self.files.is_empty()).then_some(all_ns / 1_000)
     }
+}
+
+fn is_napping(task: &Path) -> bool {
+    std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim_end() == NAPPING)
 }
 
 fn waited_ns(schedstat: &File) -> Option<u64> {
