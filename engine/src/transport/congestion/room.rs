@@ -24,6 +24,9 @@ const DATAGRAM_SHARE: u64 = 3;
 /// One byte of acks for so many of datagrams is usual, where both sides send them.
 const ACKS_SHARE: u64 = 8;
 
+/// Bytes of a packet that are not of its datagram: header, tag, and the frame's own header.
+const PACKET_OVERHEAD_BYTES: u64 = 40;
+
 /// Bytes that datagrams may have before their share is counted: so many packets, or so much of the window.
 const BURST_PACKETS: u64 = 8;
 const BURST_WINDOWS: u64 = 4;
@@ -33,10 +36,13 @@ const BURST_WINDOWS: u64 = 4;
 pub(in crate::transport) struct Room {
     /// What had been sent when the count of shares began.
     sent_bytes: u64,
+    sent_packets: u64,
     datagram_bytes: u64,
-    /// The acks at the look before, and what had been queued when they had last changed.
+    /// The acks at the look before, and when they had last changed: what had been queued, and whether streams used the
+    /// window. Without acks nobody's use of it can be told from probes, which carry whatever there is.
     acks: u64,
     given_at_ack_bytes: u64,
+    has_streams: bool,
 }
 
 impl Room {
@@ -55,7 +61,8 @@ impl Room {
         let sent = self.sent_while_full(path, given_bytes.saturating_sub(queued));
         let limit = path.rate() / 1_000 * QUEUE_MILLISECONDS;
         let mut limit = limit.max(QUEUE_PACKETS_MIN * mtu).min(bound);
-        if !sent.has_streams() {
+        self.look_at_acks(path, given_bytes, sent);
+        if !self.has_streams {
             limit = limit.min(self.may_leave(path, given_bytes));
         }
         let room = limit.saturating_sub(queued).min(space_bytes as u64);
@@ -71,20 +78,25 @@ impl Room {
         let sent = path.sent_bytes().saturating_sub(self.sent_bytes);
         let is_full = path.in_flight_bytes() + 2 * mtu >= window;
         if !is_full || sent > 2 * window {
-            self.sent_bytes = path.sent_bytes();
+            (self.sent_bytes, self.sent_packets) = (path.sent_bytes(), path.sent_packets());
             self.datagram_bytes = datagram_bytes;
             return Sent::default();
         }
         let datagrams = datagram_bytes.saturating_sub(self.datagram_bytes);
-        Sent { datagrams, others: sent.saturating_sub(datagrams) }
+        let packets = path.sent_packets().saturating_sub(self.sent_packets);
+        Sent { packets, datagrams, others: sent.saturating_sub(datagrams) }
     }
 
-    /// Bytes that the window lets leave, those that are queued included.
-    fn may_leave(&mut self, path: &SendState, given_bytes: u64) -> u64 {
+    fn look_at_acks(&mut self, path: &SendState, given_bytes: u64, sent: Sent) {
         let acks = path.acks();
         if acks != self.acks {
             (self.acks, self.given_at_ack_bytes) = (acks, given_bytes);
+            self.has_streams = sent.has_streams();
         }
+    }
+
+    /// Bytes that the window lets leave, those that are queued included.
+    fn may_leave(&self, path: &SendState, given_bytes: u64) -> u64 {
         // quinn sends a packet only if it leaves some of the window free.
         let left = path.window_bytes().saturating_sub(path.in_flight_bytes() + 1);
         if given_bytes == self.given_at_ack_bytes {
@@ -96,9 +108,10 @@ impl Room {
     }
 }
 
-/// Bytes of packets.
+/// Packets, and their bytes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sent {
+    packets: u64,
     datagrams: u64,
     others: u64,
 }
@@ -107,7 +120,7 @@ impl Sent {
     /// Streams use the window, too: not only acks of our own do. What waits when an ack comes is all that datagrams then
     /// get, so some of them must.
     fn has_streams(self) -> bool {
-        self.others > self.datagrams / ACKS_SHARE
+        self.others > self.datagrams / ACKS_SHARE + self.packets * PACKET_OVERHEAD_BYTES
     }
 
     fn leaves_others_their_share(self, path: &SendState) -> bool {
@@ -169,6 +182,32 @@ mod tests {
         );
         assert_eq!(room.now(&path, BOUND, BOUND - 4_000, 4_500), Some(1_999));
         assert_eq!(room.now(&path, BOUND, BOUND - 5_000, 5_500), None, "less than a packet");
+    }
+
+    #[test]
+    fn probes_after_the_last_acknowledgement_are_no_streams() {
+        let path = path(10_000, 10_000_000, 10_000);
+        let mut room = Room::default();
+        path.acked();
+        assert!(room.now(&path, BOUND, BOUND, 9_000).is_some());
+        for probe in 1..10 {
+            path.sent(1_200);
+            assert_eq!(room.now(&path, BOUND, BOUND, 10_200), None, "after probe {probe}");
+        }
+    }
+
+    #[test]
+    fn the_headers_of_small_datagrams_are_no_streams() {
+        let path = path(10_000, 10_000_000, 10_000);
+        let mut room = Room::default();
+        assert!(room.now(&path, BOUND, BOUND, 0).is_some());
+        for given in 1..=20 {
+            path.sent(100);
+            path.set_in_flight(10_000);
+            path.acked();
+            let _ = room.now(&path, BOUND, BOUND, 62 * given);
+        }
+        assert!(!room.has_streams);
     }
 
     #[test]

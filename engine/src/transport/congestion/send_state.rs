@@ -16,6 +16,7 @@ pub(in crate::transport) struct SendState {
     rate: AtomicU64,
     sent_bytes: AtomicU64,
     mtu_bytes: AtomicU64,
+    sent_packets: AtomicU64,
     acks: AtomicU64,
     room: AtomicWaker,
 }
@@ -43,6 +44,11 @@ impl SendState {
 
     /// Counts packets of the peer that acknowledged something: then the bytes in flight are exact.
     pub(in crate::transport) fn acks(&self) -> u64 {
+    /// Packets sent so far.
+    pub(in crate::transport) fn sent_packets(&self) -> u64 {
+        self.sent_packets.load(Ordering::Acquire)
+    }
+
         self.acks.load(Ordering::Acquire)
     }
 
@@ -65,6 +71,7 @@ impl SendState {
     pub(super) fn set_path(&self, window_bytes: u64, rate: u64, mtu_bytes: u64) {
         self.window_bytes.store(window_bytes, Ordering::Release);
         self.rate.store(rate, Ordering::Release);
+        self.sent_packets.fetch_add(1, Ordering::AcqRel);
         self.mtu_bytes.store(mtu_bytes, Ordering::Release);
     }
 
