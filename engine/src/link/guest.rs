@@ -255,9 +255,5 @@ impl Watch {
 
 fn counts(datagrams: &Datagrams) -> Counts {
     let stats = datagrams.stats();
-    Counts {
-        sent_packets: stats.sent_datagrams,
-        received_packets: stats.received_packets,
-        round_trip: stats.rtt,
-    }
+    Counts { asked: stats.asked, answers: stats.answers, round_trip: stats.rtt }
 }

@@ -14,8 +14,7 @@ const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// network takes, and short enough that messages flow again within 5 s.
 const SILENCE_MIN: Duration = Duration::from_secs(2);
 const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// Packets that must have found no answer: one may have been an acknowledgement, which gets none. QUIC itself probes
-/// with two packets at a time, at doubling intervals.
+/// Frames that must have found no answer: QUIC itself probes for one with two packets at a time, at doubling intervals.
 const UNANSWERED_MIN: u64 = 3;
 /// A look that comes this late says more about this machine than about the path.
 const LATE: Duration = Duration::from_secs(1);
@@ -23,8 +22,10 @@ const LATE: Duration = Duration::from_secs(1);
 /// What QUIC has counted.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
-    pub(super) sent_packets: u64,
-    pub(super) received_packets: u64,
+    /// Frames sent that the other side acknowledges.
+    pub(super) asked: u64,
+    /// Acknowledgements received.
+    pub(super) answers: u64,
     pub(super) round_trip: Duration,
 }
 
@@ -41,13 +42,13 @@ pub(super) enum Finding {
 
 /// One QUIC connection's path, seen from one side.
 ///
-/// A side that sends and hears nothing at all gives up. That covers every way of a cut: whoever sends into it gets
-/// neither data nor acknowledgements, and who only receives is told by the other side.
+/// A side that sends and gets no acknowledgement gives up. That covers every way of a cut, and who only receives is told by
+/// the other side. Whether anything else is heard says nothing: where one direction is cut, the other goes on.
 #[derive(Debug)]
 pub(super) struct PathHealth {
     counts: Counts,
-    /// Packets that had been sent when something was heard last.
-    sent_before: u64,
+    /// What had been asked when an answer came last.
+    asked_before: u64,
     silent_since: Instant,
     moved_at: Instant,
     looked_at: Instant,
@@ -55,7 +56,7 @@ pub(super) struct PathHealth {
 
 impl PathHealth {
     pub(super) fn new(now: Instant, counts: Counts) -> Self {
-        Self { counts, sent_before: counts.sent_packets, silent_since: now, moved_at: now, looked_at: now }
+        Self { counts, asked_before: counts.asked, silent_since: now, moved_at: now, looked_at: now }
     }
 
     /// Something may have been sent after a time of quiet.
@@ -65,30 +66,32 @@ impl PathHealth {
 
     /// Whether something was sent since the last look.
     pub(super) fn has_sent(&self, counts: Counts) -> bool {
-        counts.sent_packets != self.counts.sent_packets
+        counts.asked != self.counts.asked
     }
 
     pub(super) fn look(&mut self, now: Instant, counts: Counts) -> Finding {
         let late = now.saturating_duration_since(self.looked_at) > LATE;
-        let heard = counts.received_packets != self.counts.received_packets;
+        let heard = counts.answers != self.counts.answers;
         let sent = self.has_sent(counts);
         self.looked_at = now;
         self.counts = counts;
         if heard || late {
-            self.sent_before = counts.sent_packets;
-            self.silent_since = now;
+            self.asked_before = counts.asked;
         }
         if heard || late || sent {
             self.moved_at = now;
         }
-        let unanswered = counts.sent_packets.saturating_sub(self.sent_before);
+        let unanswered = counts.asked.saturating_sub(self.asked_before);
+        if unanswered == 0 {
+            self.silent_since = now;
+        }
         let silence = now.saturating_duration_since(self.silent_since);
         let patience = (4 * counts.round_trip).clamp(SILENCE_MIN, SILENCE_MAX);
         if unanswered >= UNANSWERED_MIN && silence >= patience {
             return Finding::Dead { silence };
         }
-        if unanswered < UNANSWERED_MIN && now.saturating_duration_since(self.moved_at) >= QUIET_AFTER {
-            self.sent_before = counts.sent_packets;
+        // What is unanswered will be answered or probed for, however late.
+        if unanswered == 0 && now.saturating_duration_since(self.moved_at) >= QUIET_AFTER {
             return Finding::Quiet;
         }
         Finding::Busy
@@ -115,8 +118,8 @@ mod tests {
 
         fn look(&mut self, sent: u64, received: u64) -> Finding {
             self.now += LOOK_EVERY;
-            self.counts.sent_packets += sent;
-            self.counts.received_packets += received;
+            self.counts.asked += sent;
+            self.counts.answers += received;
             self.health.look(self.now, self.counts)
         }
 
@@ -155,14 +158,20 @@ mod tests {
     }
 
     #[test]
-    fn who_only_receives_gives_up_nothing_and_sleeps_when_nothing_comes() {
+    fn probes_at_doubling_intervals_are_reason_enough_also_after_the_machine_stood_still() {
         let mut path = Path::new(NEAR);
-        for _ in 0..100 {
-            assert_eq!(path.look(2, 4), Finding::Busy);
-        }
-        // The last acknowledgements, which nobody answers.
-        assert_eq!(path.look(2, 0), Finding::Busy);
-        let findings: Vec<_> = (0..4).map(|_| path.look(0, 0)).collect();
+        path.look(20, 1);
+        path.look(5, 0);
+        path.now += Duration::from_secs(3);
+        // Every 1.75, then every 3.5 s.
+        let took = path.until_dead(|look| if [3, 10, 24].contains(&look) { 2 } else { 0 });
+        assert!(took.expect("it is dead") <= Duration::from_secs(4), "{took:?}");
+    }
+
+    #[test]
+    fn who_only_receives_gives_up_nothing_and_sleeps() {
+        let mut path = Path::new(NEAR);
+        let findings: Vec<_> = (0..5).map(|_| path.look(0, 0)).collect();
         assert_eq!(findings.last(), Some(&Finding::Quiet), "{findings:?}");
         assert!(!findings.iter().any(|finding| matches!(finding, Finding::Dead { .. })));
     }
@@ -192,7 +201,7 @@ mod tests {
         while path.look(0, 0) != Finding::Quiet {}
         path.now += Duration::from_secs(60);
         path.health.wake(path.now);
-        // Signs of life that went unanswered meanwhile are reason to look, not to give up at once.
+        // What went unanswered meanwhile is reason to look, not to give up at once.
         assert_eq!(path.look(9, 0), Finding::Busy);
         assert!(path.until_dead(|_| 1).expect("it is dead") >= SILENCE_MIN - 2 * LOOK_EVERY);
     }

@@ -96,12 +96,11 @@ pub(crate) struct DatagramStats {
     pub(crate) sent_packets: u64,
     /// Packets sent and taken for lost so far.
     pub(crate) lost_packets: u64,
-    /// Frames received that acknowledge packets of ours. Grows for as long as the peer hears us.
-    pub(crate) received_acks: u64,
-    /// UDP datagrams received, whatever was in them.
-    pub(crate) received_packets: u64,
-    /// UDP datagrams sent, probes and acks included.
-    pub(crate) sent_datagrams: u64,
+    /// Packets received that acknowledge anything new. Changes for as long as the peer hears us; frames that acknowledge
+    /// once more what they did before come even if it does not.
+    pub(crate) answers: u64,
+    /// Frames sent that the peer acknowledges: messages, streams, and QUIC's own probes.
+    pub(crate) asked: u64,
     /// Times that the congestion controller backed off.
     pub(crate) congestion_events: u64,
     /// The largest UDP payload the path is known to carry.
@@ -226,20 +225,19 @@ impl Datagrams {
 
     /// How the path is doing.
     pub(crate) fn stats(&self) -> DatagramStats {
-        let stats = match &self.path {
-            Path::Quic(quic) => quic.connection.stats(),
+        let (stats, answers) = match &self.path {
+            Path::Quic(quic) => (quic.connection.stats(), quic.state().acks()),
             #[cfg(feature = "simulation")]
             Path::Simulated(..) => return DatagramStats::default(),
         };
-        let path = stats.path;
+        let (path, sent) = (stats.path, stats.frame_tx);
         DatagramStats {
             rtt: path.rtt,
             congestion_window_bytes: path.cwnd,
             sent_packets: path.sent_packets,
             lost_packets: path.lost_packets,
-            received_acks: stats.frame_rx.acks,
-            received_packets: stats.udp_rx.datagrams,
-            sent_datagrams: stats.udp_tx.datagrams,
+            answers,
+            asked: sent.datagram + sent.stream + sent.ping + sent.immediate_ack,
             congestion_events: path.congestion_events,
             mtu_bytes: path.current_mtu,
         }
@@ -307,6 +305,12 @@ impl Quic {
     }
 
     fn given(&self, datagram_bytes: usize) {
+    /// What the controller says of the path.
+    fn state(&self) -> Arc<SendState> {
+        let mut filling = self.filling.lock().unwrap_or_else(PoisonError::into_inner);
+        filling.path(&self.connection)
+    }
+
         self.given_bytes.fetch_add(datagram_bytes as u64, Ordering::Relaxed);
     }
 
