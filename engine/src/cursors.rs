@@ -8,11 +8,13 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 use crossbeam_queue::SegQueue;
 
+use crate::fast::ticks_us;
 use crate::lock::lock;
 use crate::message::TopicRun;
 use crate::topic_cursor::{TopicCursor, TopicRead};
@@ -76,6 +78,8 @@ pub(crate) struct Cursors<T> {
     turns: VecDeque<u32>,
     /// Those of fast topics that had a step since somebody asked, each once.
     touched: Vec<u32>,
+    /// How long what is read now will be under way.
+    way_us: u32,
     /// `None` until there is a cursor: a connection has two sets, and one of them most often stays empty.
     ready: Option<Arc<ReadyQueue>>,
 }
@@ -118,7 +122,14 @@ impl Wake for Turn {
 
 impl<T> Cursors<T> {
     pub(crate) fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), turns: VecDeque::new(), touched: Vec::new(), ready: None }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            turns: VecDeque::new(),
+            touched: Vec::new(),
+            way_us: 0,
+            ready: None,
+        }
     }
 
     /// Adds a cursor; it gets a turn at once. With `credit` it reads only what the other side takes.
@@ -161,6 +172,16 @@ impl<T> Cursors<T> {
         self.free.push(key);
         self.turns.retain(|turn| *turn != key);
         Some((slot.cursor, slot.tag, slot.credit))
+    }
+
+    /// What is read from now on will be under way so long.
+    pub(crate) fn set_way(&mut self, way: Duration) {
+        self.way_us = u32::try_from(way.as_micros()).unwrap_or(u32::MAX);
+    }
+
+    /// The moment that deadlines of what this cursor reads now are compared with.
+    pub(crate) fn arrival_us(&self, key: u32) -> u32 {
+        self.cursor(key).map_or_else(ticks_us, TopicCursor::arrival_us)
     }
 
     /// How far this cursor's topic was read, if nothing of it waits.
@@ -246,6 +267,7 @@ impl<T> Cursors<T> {
             let available = credit.left(&slot.waker)?;
             allowance = allowance.min(usize::try_from(available).unwrap_or(usize::MAX));
         }
+        slot.cursor.set_way_us(self.way_us);
         let step = match slot.cursor.poll_read(&mut Context::from_waker(&slot.waker), allowance) {
             Poll::Pending => return None,
             Poll::Ready(TopicRead::Closed) => return Some(Step::Closed),

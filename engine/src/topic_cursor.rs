@@ -13,7 +13,7 @@ use bytes::Bytes;
 use twinlane_log::ReadError;
 use twinlane_ring::{Cursor, Read};
 
-use crate::fast::Sieve;
+use crate::fast::{Sieve, ticks_us};
 use crate::lock::lock;
 use crate::message::TopicRun;
 use crate::topics::last::LastValues;
@@ -115,6 +115,19 @@ impl TopicCursor {
     pub(crate) fn read_through(&self) -> Option<u64> {
         let is_through = self.sieve.as_ref().is_none_or(|sieve| sieve.is_through());
         is_through.then(|| self.ring.position())
+    }
+
+    /// What is read from now on will be under way so long.
+    #[inline]
+    pub(crate) fn set_way_us(&mut self, way_us: u32) {
+        if let Some(sieve) = &mut self.sieve {
+            sieve.set_way_us(way_us);
+        }
+    }
+
+    /// The moment that deadlines of what is read now are compared with.
+    pub(crate) fn arrival_us(&self) -> u32 {
+        self.sieve.as_ref().map_or_else(ticks_us, |sieve| sieve.arrival_us())
     }
 
     /// The newest values of a `latest` topic.

@@ -120,8 +120,8 @@ impl RemotePublisher {
         self.cut_off_before.store(self.ring.oldest(), Ordering::Relaxed);
         let cursor = match &self.flow {
             Some(flow) => {
-                let mode = opened.spec.mode;
-                let sieve = Sieve::new(Arc::clone(flow), Arc::clone(&self.left_out), mode, true);
+                let left_out = Arc::clone(&self.left_out);
+                let sieve = Sieve::new(Arc::clone(flow), left_out, &opened.spec, true);
                 TopicCursor::fast(cursor, sieve)
             }
             None => cursor.into(),

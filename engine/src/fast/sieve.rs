@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use twinlane_proto::Mode;
 use twinlane_proto::frame::{Frames, MESSAGE_HEADER_BYTES, MessageRef, deadline_us};
+use twinlane_proto::{Mode, TopicSpec};
 use twinlane_ring::{Cursor, Read};
 
 use super::clock::ticks_us;
@@ -36,6 +36,9 @@ pub(crate) struct Sieve {
     left_out: Arc<LeftOut>,
     /// What is read leaves this process: deadlines become the time that is left.
     leaving: bool,
+    /// How long what is read now will be under way, and how much of that may be taken off a deadline.
+    way_us: u32,
+    way_us_max: u32,
     late: Late,
 }
 
@@ -73,8 +76,9 @@ struct NewestFirst {
 }
 
 impl Sieve {
-    pub(crate) fn new(flow: Arc<Flow>, left_out: Arc<LeftOut>, mode: Mode, leaving: bool) -> Self {
-        let late = match mode {
+    /// For a reader of a topic of this kind. `leaving`: it sends what it reads to another process.
+    pub(crate) fn new(flow: Arc<Flow>, left_out: Arc<LeftOut>, spec: &TopicSpec, leaving: bool) -> Self {
+        let late = match spec.mode {
             Mode::Ordered => Late::Ordered,
             Mode::Latest => {
                 let waiting = Waiting::new(WAITING_BYTES_MAX);
@@ -83,7 +87,20 @@ impl Sieve {
             Mode::Unordered if leaving => Late::NewestFirst(NewestFirst::default()),
             Mode::Unordered => Late::Ordered,
         };
-        Self { flow, left_out, leaving, late }
+        // On a way that is longer than that a deadline bounds the queues before it, or nothing would ever be sent.
+        let way_us_max = spec.deadline_us / 2;
+        Self { flow, left_out, leaving, way_us: 0, way_us_max, late }
+    }
+
+    /// What is read from now on will be under way so long.
+    #[inline]
+    pub(crate) fn set_way_us(&mut self, way_us: u32) {
+        self.way_us = way_us.min(self.way_us_max);
+    }
+
+    /// The moment that deadlines of what is read now are compared with.
+    pub(crate) fn arrival_us(&self) -> u32 {
+        arrival_us(self.way_us)
     }
 
     /// Values to be read before anything else.
@@ -165,7 +182,7 @@ impl Sieve {
 
     /// What of a run is not too old. `None`: nothing.
     fn sifted(&self, run: TopicRun) -> Option<TopicRun> {
-        let now_us = ticks_us();
+        let now_us = self.arrival_us();
         let stays_as_it_is = |frame: &[u8]| match self.leaving {
             true => deadline_us(frame).is_none(),
             false => !is_over(frame, || now_us),
@@ -195,6 +212,7 @@ impl Sieve {
 
     /// `latest`: the next values. All that is in the ring is looked at first. `None`: there are none.
     fn read_latest(&mut self, ring: &mut Cursor, bytes_max: usize) -> Option<TopicRead> {
+        let way_us = self.way_us;
         let Late::Latest(latest) = &mut self.late else { unreachable!("only called in that mode") };
         let mut untouched: Option<TopicRun> = None;
         let mut closed = false;
@@ -224,13 +242,14 @@ impl Sieve {
             let sifted = if self.flow.has_deadlines() { self.sifted(run) } else { Some(run) };
             return sifted.map(TopicRead::Run);
         }
-        let run = latest.waiting.take(bytes_max, ticks_us(), self.leaving, &self.left_out);
+        let run = latest.waiting.take(bytes_max, arrival_us(way_us), self.leaving, &self.left_out);
         let run = run.or_else(|| latest.ends.take());
         run.map(TopicRead::Run).or(closed.then_some(TopicRead::Closed))
     }
 
     /// `unordered` with deadlines: what is newest may still be in time. `None`: there is nothing.
     fn read_newest_first(&mut self, ring: &mut Cursor, bytes_max: usize) -> Option<TopicRead> {
+        let way_us = self.way_us;
         let Late::NewestFirst(late) = &mut self.late else { unreachable!("only called in that mode") };
         let end = loop {
             match ring.read(LOOK_BYTES) {
@@ -240,7 +259,7 @@ impl Sieve {
                 Read::Closed => break Some(TopicRead::Closed),
             }
         };
-        let run = late.take(bytes_max, self.leaving, &self.left_out).or_else(|| late.ends.take());
+        let run = late.take(bytes_max, way_us, self.leaving, &self.left_out).or_else(|| late.ends.take());
         run.map(TopicRead::Run).or(end)
     }
 }
@@ -312,8 +331,8 @@ impl NewestFirst {
         }
     }
 
-    fn take(&mut self, bytes_max: usize, leaving: bool, left_out: &LeftOut) -> Option<TopicRun> {
-        let now_us = ticks_us();
+    fn take(&mut self, bytes_max: usize, way_us: u32, leaving: bool, left_out: &LeftOut) -> Option<TopicRun> {
+        let now_us = arrival_us(way_us);
         let (mut chosen, mut bytes): (Vec<(u64, Vec<u8>)>, _) = (Vec::new(), 0);
         while let Some((offset, mut frame)) =
             self.stack.pop_back_if(|(_, frame)| bytes == 0 || bytes + frame.len() <= bytes_max)
@@ -333,6 +352,11 @@ impl NewestFirst {
         chosen.iter().rev().for_each(|(_, frame)| run.extend_from_slice(frame));
         Some(TopicRun::sparse(first_offset..end_offset, chosen.len(), run.into()))
     }
+}
+
+/// When what is read now will have been under way for `way_us`.
+fn arrival_us(way_us: u32) -> u32 {
+    ticks_us().wrapping_add(way_us)
 }
 
 /// Whether a short run has no two values of one key, and no end of a stream among several frames.

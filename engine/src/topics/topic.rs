@@ -314,7 +314,7 @@ impl Topic {
             (None, None) => TopicCursor::from(cursor),
             (Some(flow), _) => {
                 let (flow, left_out) = (Arc::clone(flow), Arc::clone(&subscriber.left_out));
-                let mut sieve = Sieve::new(flow, left_out, self.meta.spec.mode, over != "local");
+                let mut sieve = Sieve::new(flow, left_out, &self.meta.spec, over != "local");
                 sieve.begin_with(&std::mem::take(&mut values));
                 TopicCursor::fast(cursor, sieve)
             }

@@ -223,6 +223,15 @@ impl Datagrams {
         }
     }
 
+    /// How long a datagram that leaves now is under way, as far as this side can tell; zero: too short to be known.
+    pub(crate) fn way(&self) -> Duration {
+        match &self.path {
+            Path::Quic(quic) => quic.way(),
+            #[cfg(feature = "simulation")]
+            Path::Simulated(..) => Duration::ZERO,
+        }
+    }
+
     /// How the path is doing.
     pub(crate) fn stats(&self) -> DatagramStats {
         let (stats, answers) = match &self.path {
@@ -304,13 +313,24 @@ impl Quic {
         }
     }
 
-    fn given(&self, datagram_bytes: usize) {
     /// What the controller says of the path.
     fn state(&self) -> Arc<SendState> {
         let mut filling = self.filling.lock().unwrap_or_else(PoisonError::into_inner);
         filling.path(&self.connection)
     }
 
+    fn way(&self) -> Duration {
+        let state = self.state();
+        let (way, rate) = (state.way(), state.rate());
+        if way.is_zero() || rate == 0 {
+            return way;
+        }
+        let space_bytes = self.connection.datagram_send_buffer_space();
+        let before = DATAGRAM_SEND_BYTES.saturating_sub(space_bytes) as u64 + state.mtu_bytes();
+        way + Duration::from_secs_f64(before as f64 / rate as f64)
+    }
+
+    fn given(&self, datagram_bytes: usize) {
         self.given_bytes.fetch_add(datagram_bytes as u64, Ordering::Relaxed);
     }
 

@@ -154,8 +154,8 @@ impl TopicSpec {
         Self { retain_age_ms: u64::try_from(retain_age_ms).unwrap_or(u64::MAX), ..self }
     }
 
-    /// The same, with messages that are dropped once they spent `deadline` in queues: rounded up to a microsecond, and
-    /// at most [`DEADLINE_MAX`].
+    /// The same, with messages that are dropped once they spent `deadline` in queues, or would have when they arrive:
+    /// rounded up to a microsecond, and at most [`DEADLINE_MAX`].
     ///
     /// # Panics
     ///

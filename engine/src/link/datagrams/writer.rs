@@ -117,6 +117,7 @@ impl Writer {
                 }
                 return Poll::Pending;
             };
+            self.cursors.set_way(self.datagrams.way());
             if let Some(due) = self.settling.next_due() {
                 self.settle(due, room_bytes / 2)?;
             }
@@ -339,7 +340,7 @@ impl Writer {
     fn pack_repeats(&mut self, at: Instant, room_bytes: usize) {
         let (packer, stamped) = (&mut self.packer, &mut self.stamped);
         self.repeats.pack_due(at, room_bytes, |Origin { lane, topic, number }, frame| {
-            match in_time(frame, stamped) {
+            match in_time(frame, ticks_us(), stamped) {
                 Some(frame) => packer.push(lane, topic, number, frame),
                 // As good as packed: it is not to be sent any more.
                 None => Push::TooBig,
@@ -379,7 +380,8 @@ impl Writer {
                 break;
             }
             left_bytes -= value.len();
-            let Some(frame) = in_time(&value, &mut self.stamped) else { continue };
+            let arrival_us = self.cursors.arrival_us(key);
+            let Some(frame) = in_time(&value, arrival_us, &mut self.stamped) else { continue };
             let (lane, topic, number) = (outlet.lane, outlet.topic, offset + outlet.first_number);
             if matches!(self.packer.push(lane, topic, number, frame), Push::Full) {
                 if let Some(datagram) = self.packer.take() {
@@ -402,14 +404,14 @@ impl Writer {
     }
 }
 
-/// A frame as it lies in a ring, as it is sent now: with what is left of its deadline. `None`: nothing is left.
-fn in_time<'f>(frame: &'f [u8], stamped: &'f mut Vec<u8>) -> Option<&'f [u8]> {
+/// A frame as it lies in a ring, as it is sent now: with what is left of its deadline at `now_us`. `None`: nothing is left.
+fn in_time<'f>(frame: &'f [u8], now_us: u32, stamped: &'f mut Vec<u8>) -> Option<&'f [u8]> {
     if deadline_us(frame).is_none() {
         return Some(frame);
     }
     stamped.clear();
     stamped.extend_from_slice(frame);
-    is_in_time(stamped, ticks_us(), true).then_some(stamped)
+    is_in_time(stamped, now_us, true).then_some(stamped)
 }
 
 /// How far a run has been packed.

@@ -177,6 +177,16 @@ impl Control {
         if rtt > 0.0 { (self.window / rtt) as u64 } else { 0 }
     }
 
+    /// How long a packet that leaves now may be under way: half of the shortest round trip, and as long in queues as now or
+    /// in the last seconds. Zero on a path so short that there is only noise to be seen.
+    pub(super) fn way(&self) -> Duration {
+        let min_rtt = self.estimate.min_rtt();
+        if min_rtt < SHORT_PATH {
+            return Duration::ZERO;
+        }
+        min_rtt / 2 + self.queue_peak.max(self.estimate.queueing_at_most())
+    }
+
     pub(super) fn initial_window(&self) -> u64 {
         self.initial_window
     }
@@ -567,6 +577,25 @@ mod tests {
         let once = control.window();
         control.lost(now, now, 0, false);
         assert_eq!(control.window(), once, "one event is one step back");
+    }
+
+    #[test]
+    fn the_way_is_as_long_as_it_was_at_most_in_the_last_seconds_and_unknown_on_short_paths() {
+        let mut control = Control::new(27_000, MTU);
+        assert_eq!(control.way(), Duration::ZERO, "nobody knows");
+        let ack = |control: &mut Control, now: Instant, round_trip_ms: u64| {
+            let round_trip = Duration::from_millis(round_trip_ms);
+            control.acked(now, now - round_trip, u64::from(MTU), round_trip);
+            control.end_of_ack(now, 0);
+            control.way()
+        };
+        let now = Instant::now() + Duration::from_secs(1);
+        assert_eq!(ack(&mut control, now, 20), Duration::from_millis(10));
+        assert_eq!(ack(&mut control, now + Duration::from_millis(50), 50), Duration::from_millis(40));
+        assert_eq!(ack(&mut control, now + Duration::from_millis(99), 20), Duration::from_millis(40));
+        let later = now + QUEUE_PEAK_LIFE + Duration::from_secs(1);
+        assert_eq!(ack(&mut control, later, 20), Duration::from_millis(10));
+        assert_eq!(ack(&mut Control::new(27_000, MTU), now, 2), Duration::ZERO, "a short path");
     }
 
     #[test]

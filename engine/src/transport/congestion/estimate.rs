@@ -143,6 +143,11 @@ impl Estimate {
         self.smoothed_rtt
     }
 
+    /// The longest that the packets of the latest ack may have stood in queues.
+    pub(super) fn queueing_at_most(&self) -> Duration {
+        self.latest_rtt.max(self.smoothed_rtt).saturating_sub(self.min_rtt())
+    }
+
     /// How long the packets of the latest ack stood in queues.
     pub(super) fn queueing_now(&self) -> Duration {
         self.queueing(self.latest_rtt, 1)
@@ -260,6 +265,7 @@ mod tests {
         estimate.acked(start + ms(20), start, 1_200, ms(20));
         estimate.acked(start + ms(145), start + ms(100), 1_200, ms(20));
         assert_eq!(estimate.queueing_now(), Duration::ZERO, "25 of 45 ms were the peer's");
+        assert_eq!(estimate.queueing_at_most(), ms(25), "unless they were not");
     }
 
     #[test]

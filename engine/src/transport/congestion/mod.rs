@@ -63,6 +63,7 @@ impl Fresh {
     fn publish(&self) {
         let window_bytes = self.control.window();
         self.state.set_path(window_bytes, self.control.rate(), self.control.mtu());
+        self.state.set_way(self.control.way());
         self.state.set_in_flight(self.in_flight_bytes);
         self.state.wake();
     }

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
+use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 
@@ -15,8 +16,9 @@ pub(in crate::transport) struct SendState {
     in_flight_bytes: AtomicU64,
     rate: AtomicU64,
     sent_bytes: AtomicU64,
-    mtu_bytes: AtomicU64,
     sent_packets: AtomicU64,
+    mtu_bytes: AtomicU64,
+    way_us: AtomicU64,
     acks: AtomicU64,
     room: AtomicWaker,
 }
@@ -42,19 +44,24 @@ impl SendState {
         self.sent_bytes.load(Ordering::Acquire)
     }
 
-    /// Counts packets of the peer that acknowledged something: then the bytes in flight are exact.
-    pub(in crate::transport) fn acks(&self) -> u64 {
     /// Packets sent so far.
     pub(in crate::transport) fn sent_packets(&self) -> u64 {
         self.sent_packets.load(Ordering::Acquire)
     }
 
+    /// Counts packets of the peer that acknowledged something: then the bytes in flight are exact.
+    pub(in crate::transport) fn acks(&self) -> u64 {
         self.acks.load(Ordering::Acquire)
     }
 
     /// The largest packet.
     pub(in crate::transport) fn mtu_bytes(&self) -> u64 {
         self.mtu_bytes.load(Ordering::Acquire)
+    }
+
+    /// How long a packet that leaves now is under way; zero: too short to be known.
+    pub(in crate::transport) fn way(&self) -> Duration {
+        Duration::from_micros(self.way_us.load(Ordering::Relaxed))
     }
 
     /// Wakes `waker` once when packets leave, acks come, or the path is another one. Replaces the one before.
@@ -64,6 +71,7 @@ impl SendState {
 
     pub(super) fn sent(&self, bytes: u64) {
         self.sent_bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.sent_packets.fetch_add(1, Ordering::AcqRel);
         self.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
         self.room.wake();
     }
@@ -71,8 +79,11 @@ impl SendState {
     pub(super) fn set_path(&self, window_bytes: u64, rate: u64, mtu_bytes: u64) {
         self.window_bytes.store(window_bytes, Ordering::Release);
         self.rate.store(rate, Ordering::Release);
-        self.sent_packets.fetch_add(1, Ordering::AcqRel);
         self.mtu_bytes.store(mtu_bytes, Ordering::Release);
+    }
+
+    pub(super) fn set_way(&self, way: Duration) {
+        self.way_us.store(way.as_micros() as u64, Ordering::Relaxed);
     }
 
     pub(super) fn set_in_flight(&self, bytes: u64) {
