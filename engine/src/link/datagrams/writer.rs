@@ -118,14 +118,17 @@ impl Writer {
                 return Poll::Pending;
             };
             self.cursors.set_way(self.datagrams.way());
-            if let Some(due) = self.settling.next_due() {
-                self.settle(due, room_bytes / 2)?;
-            }
+            let settled_bytes = match self.settling.next_due() {
+                Some(due) => self.settle(due, room_bytes / 2)?,
+                None => 0,
+            };
             if let Some(fragment) = self.fragments.pop_front() {
                 self.send_fragment(fragment)?;
                 continue;
             }
-            match self.cursors.poll_next(cx, TURN_BYTES.min(room_bytes)) {
+            // Of each datagram half may be copies.
+            let rest_bytes = (room_bytes - settled_bytes) / if self.repeats.is_on() { 2 } else { 1 };
+            match self.cursors.poll_next(cx, TURN_BYTES.min(rest_bytes)) {
                 Poll::Ready((key, step)) => self.take(key, step)?,
                 Poll::Pending if !self.packer.is_empty() => self.send_packed()?,
                 Poll::Pending => {
@@ -356,8 +359,8 @@ impl Writer {
         self.settling.touch(key, now(), first, out_of_order.into_iter().flatten());
     }
 
-    /// Sends values again that are still the newest of their keys, in at most `room_bytes` bytes.
-    fn settle(&mut self, due: Instant, room_bytes: usize) -> Result<(), DatagramError> {
+    /// Sends values again that are still the newest of their keys, in at most `room_bytes` bytes; in how many.
+    fn settle(&mut self, due: Instant, room_bytes: usize) -> Result<usize, DatagramError> {
         let at = now();
         if at >= due {
             self.look_at_path();
@@ -390,7 +393,7 @@ impl Writer {
                 let _ = self.packer.push(lane, topic, number, frame);
             }
         }
-        Ok(())
+        Ok(room_bytes - left_bytes)
     }
 
     /// The stream carries an outlet's rest, and what may not have arrived of it.

@@ -97,8 +97,9 @@ impl Room {
 
     /// Bytes that the window lets leave, those that are queued included.
     fn may_leave(&self, path: &SendState, given_bytes: u64) -> u64 {
-        // quinn sends a packet only if it leaves some of the window free.
+        // quinn sends a packet only if it leaves some of the window free, and small datagrams need more than their bytes.
         let left = path.window_bytes().saturating_sub(path.in_flight_bytes() + 1);
+        let left = left.min((left / 4 * 3).max(path.mtu_bytes()));
         if given_bytes == self.given_at_ack_bytes {
             // Acks of our own are counted as in flight until the peer acknowledges something, which it has no reason to
             // do before it is sent something else: a packet always may.
@@ -177,11 +178,19 @@ mod tests {
         let mut room = Room::default();
         assert_eq!(
             room.now(&path, BOUND, BOUND, 500),
-            Some(5_999),
+            Some(4_497),
+            "three quarters, because of the packets' headers"
+        );
+        assert_eq!(room.now(&path, BOUND, BOUND - 3_000, 3_500), Some(1_497));
+        assert_eq!(room.now(&path, BOUND, BOUND - 4_000, 4_500), None, "less than a packet");
+        path.set_in_flight(8_700);
+        assert_eq!(
+            room.now(&path, BOUND, BOUND, 4_500),
+            Some(1_200),
             "a packet leaves some of the window free"
         );
-        assert_eq!(room.now(&path, BOUND, BOUND - 4_000, 4_500), Some(1_999));
-        assert_eq!(room.now(&path, BOUND, BOUND - 5_000, 5_500), None, "less than a packet");
+        path.set_in_flight(8_800);
+        assert_eq!(room.now(&path, BOUND, BOUND, 4_500), None);
     }
 
     #[test]
@@ -224,6 +233,6 @@ mod tests {
         assert_eq!(room.now(&path, BOUND, BOUND, 10_200), None, "a probe took it along");
         path.acked();
         path.set_in_flight(0);
-        assert_eq!(room.now(&path, BOUND, BOUND, 10_200), Some(9_999));
+        assert_eq!(room.now(&path, BOUND, BOUND, 10_200), Some(7_497));
     }
 }
