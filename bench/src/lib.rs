@@ -22,6 +22,7 @@ pub mod run;
 pub mod stage;
 pub mod stats;
 
+mod alarm;
 mod arguments;
 mod connections;
 mod crew;

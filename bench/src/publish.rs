@@ -238,7 +238,7 @@ async fn open_loop(
 }
 
 /// Waits for an instant of [`crate::clock`] with the precision of the clock; the thread's connections go on meanwhile.
-pub(crate) async fn wait_until(due_ns: u64) -> u64 {
+async fn wait_until(due_ns: u64) -> u64 {
     loop {
         let now = now_ns();
         let Some(left) = due_ns.checked_sub(now).filter(|left| *left > 0) else { return now };

@@ -16,12 +16,12 @@ use super::{
     report::Emulator,
 };
 use crate::{
+    alarm::Alarm,
     cli::RunArgs,
     clock::{Schedule, now_ns},
     crew::{Crews, PATIENCE},
     payload::{Stamp, check, fill},
     plan::Flow,
-    publish::wait_until,
     recorder::{Recorder, slice_of},
     report::Interval,
     shared::{Shared, Start},
@@ -197,13 +197,14 @@ async fn send(course: Course, is_left: bool) -> anyhow::Result<Home> {
 /// The open loop of one contender; how far it fell behind its schedule at worst, in nanoseconds.
 async fn play(course: &Course, mut sender: Sender, number: usize, start: Start) -> anyhow::Result<u64> {
     let schedule = Schedule::new(start.start_ns, course.rate);
+    let alarm = Alarm::new().context("there is no timer")?;
     let publisher = u16::try_from(number).expect("there are four contenders");
     let mut payload = vec![0; course.payload_bytes];
     let mut behind_ns = 0;
     let looped = timeout_at(course.end(start), async {
         for next in 0..course.messages {
             let due_ns = schedule.due_ns(next);
-            wait_until(due_ns).await;
+            alarm.wait_until(due_ns).await?;
             fill(Stamp { publisher, seq: next + 1, due_ns }, &mut payload);
             sender.send(&payload).await?;
             behind_ns = behind_ns.max(now_ns().saturating_sub(due_ns));
