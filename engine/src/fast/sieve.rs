@@ -88,7 +88,7 @@ impl Sieve {
             Mode::Unordered => Late::Ordered,
         };
         // On a way that is longer than that a deadline bounds the queues before it, or nothing would ever be sent.
-        let way_us_max = spec.deadline_us / 2;
+        let way_us_max = spec.deadline_us / 4 * 3;
         Self { flow, left_out, leaving, way_us: 0, way_us_max, late }
     }
 
