@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::AsyncWriteExt as _;
 
 use super::*;
-use crate::transport::{ConnectionLimits, IoThreads, ListenConfig, Listener};
+use crate::transport::{ConnectionLimits, IoThreads, ListenConfig, Listener, ServerTls};
 use crate::{Identity, Trust};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
