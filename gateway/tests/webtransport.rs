@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use twinlane::events::{Event, Events, HandlerError, Socket};
-
 use twinlane::{
-    ConnectOptions, Engine, EngineConfig, Fingerprint, ListenOptions, Session, TopicSpec, Transports, Trust,
+    ConnectOptions, Engine, EngineConfig, Fingerprint, ListenOptions, Listening, Session, TopicSpec,
+    Transports, Trust,
 };
 use twinlane_gateway::{Gateway, GatewayOptions, Origins};
 use twinlane_proto::control::{Auth, Hello, OpenPublisher, Purpose, Subscribe, TopicRef, Welcome};
@@ -34,6 +34,25 @@ struct Server {
     hash: Vec<u8>,
 }
 
+/// A gateway and a QUIC listener of the same number, so that clients can upgrade. The system gives numbers out for TCP
+/// alone: one whose UDP side somebody has is given back.
+async fn bound(engine: &Engine, events: &Events) -> (Gateway, Listening) {
+    const ATTEMPTS: usize = 20;
+    for _ in 0..ATTEMPTS {
+        let mut options = GatewayOptions::new("127.0.0.1:0".parse().unwrap());
+        options.native = Some(engine.clone());
+        options.origins = Origins::List(vec!["https://good.example".to_owned()]);
+        let gateway = Gateway::bind(events, options).await.unwrap();
+        let mut options = ListenOptions::new(gateway.addr());
+        options.tcp = false;
+        match gateway.listen(engine, options).await {
+            Ok(listening) => return (gateway, listening),
+            Err(error) => eprintln!("{error}: another number"),
+        }
+    }
+    panic!("{ATTEMPTS} numbers were free for TCP and taken for UDP");
+}
+
 impl Server {
     async fn start() -> Self {
         let engine = Engine::new(EngineConfig::default()).unwrap();
@@ -45,14 +64,7 @@ impl Server {
                 Ok::<_, HandlerError>(())
             });
         });
-        let mut options = GatewayOptions::new("127.0.0.1:0".parse().unwrap());
-        options.native = Some(engine.clone());
-        options.origins = Origins::List(vec!["https://good.example".to_owned()]);
-        let gateway = Gateway::bind(&events, options).await.unwrap();
-        // The same number as the gateway's, so that clients can upgrade.
-        let mut options = ListenOptions::new(gateway.addr());
-        options.tcp = false;
-        let listening = gateway.listen(&engine, options).await.unwrap();
+        let (gateway, listening) = bound(&engine, &events).await;
         let certificate = twinlane::gateway::web_certificate(&listening).unwrap();
         let fingerprint = certificate.fingerprint().to_string();
         let hash = (0..64).step_by(2).map(|at| u8::from_str_radix(&fingerprint[at..at + 2], 16).unwrap());

@@ -108,9 +108,9 @@ fn a_flow_that_comes_late_gets_its_share() {
     let plans = [Plan::greedy(Who::Ours), Plan::greedy(Who::Ours).between(3, 100)];
     // TLS's own random numbers make no two runs the same, and a rare one ends in the middle of a change: the median counts.
     let path = Path::new(10.0, 20).buffer(1.0);
-    let mut ratios = [0, 1, 2].map(|more| largest_ratio(&rates(path, &plans, 8, 12, SEED + more)));
+    let mut ratios = [0, 1, 2, 3, 4].map(|more| largest_ratio(&rates(path, &plans, 8, 12, SEED + more)));
     ratios.sort_by(f64::total_cmp);
-    assert!(ratios[1] < 1.5, "{ratios:?}");
+    assert!(ratios[2] < 1.5, "{ratios:?}");
 }
 
 #[test]
