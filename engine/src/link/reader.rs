@@ -25,6 +25,7 @@ pub(super) async fn run(link: Arc<Link>, stream: ReadHalf<Stream>) {
         buffer: ReadBuffer::default(),
         decoder: Decoder::stream(FRAME_BYTES_MAX_BEFORE_WELCOME),
         end: None,
+        has_more: false,
     };
     let link = Arc::clone(&reader.link);
     let closing = tokio::select! {
@@ -46,6 +47,8 @@ struct Reader {
     decoder: Decoder,
     /// How the stream ended, while what came before is decoded.
     end: Option<std::io::Result<usize>>,
+    /// The last turn ended before what had arrived did.
+    has_more: bool,
 }
 
 impl Reader {
@@ -61,6 +64,11 @@ impl Reader {
             }
             self.buffer.release_if_empty();
             self.link.answers_read().await;
+            // Whoever shares the thread is served between two turns. With a sender that never pauses, the runtime alone
+            // would let 16 MiB pass first, and subscribers fall behind.
+            if self.has_more {
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -70,6 +78,7 @@ impl Reader {
             return Poll::Ready(end);
         }
         let mut read_bytes = 0;
+        self.has_more = false;
         while read_bytes < TURN_BYTES {
             match self.buffer.poll_read(cx, &mut self.stream, self.decoder.bytes_wanted()) {
                 Poll::Ready(Ok(bytes @ 1..)) => {
@@ -88,9 +97,10 @@ impl Reader {
                     self.buffer.release_if_empty();
                     return Poll::Pending;
                 }
-                Poll::Pending => break,
+                Poll::Pending => return Poll::Ready(Ok(read_bytes)),
             }
         }
+        self.has_more = read_bytes >= TURN_BYTES;
         Poll::Ready(Ok(read_bytes))
     }
 
@@ -132,5 +142,103 @@ impl Reader {
             Phase::Opening | Phase::Deciding => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
+
+    use tokio::io::AsyncWriteExt;
+    use twinlane_proto::control::{Auth, Hello, Purpose, Welcome};
+    use twinlane_proto::frame::{MessageHeader, RunHeader, encode_plain_head};
+    use twinlane_proto::session::{Event, Session, SessionConfig};
+    use twinlane_proto::{Control, VERSION};
+
+    use super::super::Peer;
+    use super::*;
+    use crate::transport::Carrier;
+
+    /// Lets everybody in and counts the bytes of messages.
+    #[derive(Default)]
+    struct Counting {
+        read_bytes: AtomicUsize,
+    }
+
+    impl Peer for Counting {
+        fn event(&self, link: &Arc<Link>, _: Event) {
+            link.input(Input::Accept(Welcome {
+                version: 0,
+                capabilities: 0,
+                session: [1; 16],
+                secret: [2; 16],
+                resumed: false,
+                server: String::new(),
+                ping_interval_ms: 0,
+                frame_bytes_max: FRAME_BYTES_MAX as u32,
+            }));
+        }
+
+        fn frames(&self, _: &Arc<Link>, piece: Piece<'_>) -> Result<(), Closing> {
+            self.read_bytes.fetch_add(piece.bytes.len(), Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn datagrams_lost(&self, _: &Arc<Link>, _: &str) {}
+
+        fn closed(&self, _: &Arc<Link>, _: &Closing) {}
+    }
+
+    #[tokio::test]
+    async fn others_on_the_thread_have_their_turns_between_those_of_a_connection_that_never_pauses() {
+        const ALL_BYTES: usize = 4 << 20;
+        let (near, mut far) = tokio::io::duplex(2 * ALL_BYTES);
+        let mut sent = hello();
+        let run = run_of(1_000);
+        let run_bytes = run.len() - twinlane_proto::frame::RUN_HEADER_BYTES;
+        let runs = ALL_BYTES / run.len();
+        sent.extend(run.repeat(runs));
+        far.write_all(&sent).await.expect("the pipe takes it all");
+
+        let peer = Arc::new(Counting::default());
+        let stream =
+            Stream::foreign(Box::new(near), Carrier::Tcp, "127.0.0.1:1".parse().expect("an address"));
+        let session = Session::server(SessionConfig::default(), Instant::now());
+        let _link = Link::spawn(stream, session, Arc::<Counting>::clone(&peer));
+        let (mut longest_bytes, mut read_bytes) = (0, 0);
+        while read_bytes < runs * run_bytes {
+            tokio::task::yield_now().await;
+            let now = peer.read_bytes.load(Ordering::Relaxed);
+            longest_bytes = longest_bytes.max(now - read_bytes);
+            read_bytes = now;
+        }
+        // One read fills the buffer, which is two turns, with what an unfinished frame had left.
+        assert!(longest_bytes <= 3 * TURN_BYTES, "{longest_bytes} bytes in one go");
+    }
+
+    fn hello() -> Vec<u8> {
+        let mut frame = Vec::new();
+        let hello = Hello {
+            version_min: VERSION,
+            version_max: VERSION,
+            capabilities: 0,
+            purpose: Purpose::Primary,
+            client: String::new(),
+            auth: Auth::None,
+            resume: None,
+        };
+        Control::Hello(hello).try_encode(&mut frame).expect("a hello fits a frame");
+        frame
+    }
+
+    /// A run of one message.
+    fn run_of(payload_bytes: usize) -> Vec<u8> {
+        let header = MessageHeader { topic: 0, source: 1, seq: 1, time_us: 0 };
+        let head = encode_plain_head(&header, payload_bytes).expect("the payload is small");
+        let message = [&head[..], &vec![7; payload_bytes]].concat();
+        let (frames, run_bytes) = (1, message.len() as u32);
+        let header = RunHeader { lane: 1, topic: 1, first: 1, frames, run_bytes };
+        [&header.encode()[..], &message].concat()
     }
 }
