@@ -20,6 +20,10 @@ use crate::message::TopicRun;
 use crate::topic_cursor::{TopicCursor, TopicRead};
 use crate::topics::last::LastValues;
 
+/// Bytes that a cursor may have of a turn while others wait for theirs. Larger ones cost hardly less; with a thousand
+/// topics behind, each of them waits for the others' turns.
+const SHARED_TURN_BYTES: usize = 16 << 10;
+
 /// Bytes that the other side still takes. Shared between who reads the cursor and who hears of more.
 pub(crate) struct Credit {
     bytes: AtomicI64,
@@ -251,6 +255,8 @@ impl<T> Cursors<T> {
                 registered = true;
                 continue;
             };
+            let is_alone = self.turns.is_empty();
+            let bytes_max = if is_alone { bytes_max } else { bytes_max.min(SHARED_TURN_BYTES) };
             if let Some(step) = self.turn(key, bytes_max) {
                 return Poll::Ready((key, step));
             }
@@ -276,6 +282,10 @@ impl<T> Cursors<T> {
                 if let Some(credit) = &slot.credit {
                     credit.spend(run.bytes().len());
                 }
+                // To be visited once more only to find nothing would cost as much as a small message does.
+                if slot.cursor.sleeps(&mut Context::from_waker(&slot.waker)) {
+                    return Some(Step::Run(run));
+                }
                 Step::Run(run)
             }
         };
@@ -291,5 +301,91 @@ impl<T> Cursors<T> {
         if !slot.turn.queued.swap(true, Ordering::AcqRel) {
             self.turns.push_back(key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use twinlane_ring::{Gating, Ring, RingConfig, Start};
+
+    use super::*;
+
+    const FRAME_BYTES: usize = 1 << 10;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    struct Set {
+        rings: Vec<Ring>,
+        cursors: Cursors<usize>,
+        wakes: Arc<Wakes>,
+    }
+
+    impl Set {
+        fn of(rings_count: usize) -> Self {
+            let ring = || Ring::new(RingConfig::default()).expect("the default is consistent");
+            let rings: Vec<_> = (0..rings_count).map(|_| ring()).collect();
+            let mut cursors = Cursors::new();
+            for (tag, ring) in rings.iter().enumerate() {
+                cursors.insert(ring.cursor(Start::Next, Gating::Lossy).into(), tag, None);
+            }
+            let mut set = Self { rings, cursors, wakes: Arc::default() };
+            assert_eq!(set.next(usize::MAX), None, "nothing was appended yet");
+            // Past the ring's first segments, which are small.
+            for ring in 0..rings_count {
+                set.append(ring, 1_000);
+                while set.next(usize::MAX).is_some() {}
+            }
+            set
+        }
+
+        fn append(&self, ring: usize, frames: usize) {
+            for _ in 0..frames {
+                self.rings[ring].append(&[&[7; FRAME_BYTES]], |_, _| {}).expect("there is room");
+            }
+        }
+
+        /// The tag and the frames of the next run.
+        fn next(&mut self, bytes_max: usize) -> Option<(usize, usize)> {
+            let waker = Waker::from(Arc::clone(&self.wakes));
+            match self.cursors.poll_next(&mut Context::from_waker(&waker), bytes_max) {
+                Poll::Ready((key, Step::Run(run))) => Some((*self.cursors.tag(key), run.frames())),
+                Poll::Ready(_) => panic!("nothing is missed or closed"),
+                Poll::Pending => None,
+            }
+        }
+    }
+
+    #[test]
+    fn a_cursor_takes_short_turns_while_others_wait_and_long_ones_alone() {
+        let mut set = Set::of(2);
+        set.append(0, 40);
+        assert_eq!(set.next(64 << 10), Some((0, 40)), "nobody else waits");
+        set.append(0, 40);
+        set.append(1, 40);
+        let frames = SHARED_TURN_BYTES / FRAME_BYTES;
+        let turns: Vec<_> = std::iter::from_fn(|| set.next(64 << 10)).collect();
+        assert_eq!(turns, [(0, frames), (1, frames), (0, frames), (1, frames), (0, 8), (1, 8)]);
+    }
+
+    #[test]
+    fn a_cursor_that_was_read_to_its_end_sleeps_at_once_and_is_woken_by_what_follows() {
+        let mut set = Set::of(2);
+        set.append(0, 1);
+        assert_eq!(set.next(usize::MAX), Some((0, 1)));
+        assert!(set.cursors.turns.is_empty(), "it is not visited again to find nothing");
+        assert_eq!(set.next(usize::MAX), None);
+        let wakes = set.wakes.0.load(Ordering::Relaxed);
+        set.append(0, 2);
+        assert_eq!(set.wakes.0.load(Ordering::Relaxed), wakes + 1);
+        assert_eq!(set.next(usize::MAX), Some((0, 2)));
     }
 }

@@ -141,6 +141,17 @@ impl TopicCursor {
         self.sieve.iter_mut().for_each(|sieve| sieve.read_again(range.clone()));
     }
 
+    /// Nothing waits to be read, and `cx` is woken when that changes. `false` as well where only a read can tell.
+    #[inline]
+    pub(crate) fn sleeps(&mut self, cx: &mut Context<'_>) -> bool {
+        self.sieve.is_none()
+            && self.durable.is_none()
+            && self.values.is_empty()
+            && self.values_at == 0
+            && self.ring.is_empty()
+            && self.ring.poll_readable(cx).is_pending()
+    }
+
     /// The next frames, at most `bytes_max` unless one is larger. `Pending`: there are none yet; `cx` is woken.
     #[inline]
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<TopicRead> {
