@@ -1,4 +1,5 @@
-//! Bytes on their way into one vectored write: control frames, run headers, and pinned runs, none of them copied.
+//! Bytes on their way into one vectored write: control frames, run headers, and runs. Short runs are copied, so that a
+//! write of many topics is one piece; long ones stay pinned where they are.
 
 use std::io::IoSlice;
 use std::pin::Pin;
@@ -11,6 +12,9 @@ use crate::message::{RunBytes, TopicRun};
 
 /// Slices handed to one write call.
 const SLICES_MAX: usize = 64;
+/// Runs up to this are copied. Of pinned runs of one small message each, a write call would carry no more than
+/// `SLICES_MAX` slices, in a TLS record and a system call of its own.
+const COPIED_RUN_BYTES_MAX: usize = 1 << 10;
 
 #[derive(Default)]
 pub(super) struct WriteBatch {
@@ -18,6 +22,7 @@ pub(super) struct WriteBatch {
     heads: Vec<u8>,
     chunks: Vec<Chunk>,
     bytes: usize,
+    has_runs: bool,
     /// Chunks written whole, and bytes written of the next one.
     done_chunks: usize,
     done_bytes: usize,
@@ -42,6 +47,10 @@ impl WriteBatch {
     }
 
     pub(super) fn push_run(&mut self, run: TopicRun) {
+        self.has_runs = true;
+        if run.bytes().len() <= COPIED_RUN_BYTES_MAX {
+            return self.push_head(run.bytes());
+        }
         self.bytes += run.bytes().len();
         self.chunks.push(Chunk::Run(run.into_bytes()));
     }
@@ -56,7 +65,7 @@ impl WriteBatch {
 
     /// Whether there are messages among what is to be written.
     pub(super) fn has_runs(&self) -> bool {
-        self.chunks.iter().any(|chunk| matches!(chunk, Chunk::Run(_)))
+        self.has_runs
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -128,6 +137,7 @@ impl WriteBatch {
     fn clear(&mut self) {
         self.heads.clear();
         self.chunks.clear();
+        self.has_runs = false;
         (self.bytes, self.done_chunks, self.done_bytes) = (0, 0, 0);
         // An idle connection keeps little.
         self.heads.shrink_to(1 << 10);
@@ -164,5 +174,23 @@ mod tests {
         let mut batch = WriteBatch::default();
         batch.push_head(&vec![0; BATCH_BYTES + 1]);
         assert_eq!(batch.room(BATCH_BYTES), None);
+    }
+
+    #[test]
+    fn short_runs_are_one_piece_with_their_headers_and_long_ones_stay_where_they_are() {
+        let run = |bytes: usize| TopicRun::read_back(1, 1, vec![7; bytes].into());
+        let mut batch = WriteBatch::default();
+        for _ in 0..100 {
+            batch.push_head(&[0; RUN_HEADER_BYTES]);
+            batch.push_run(run(72));
+        }
+        assert_eq!(batch.chunks.len(), 1, "a hundred topics' messages in one slice");
+        assert!(batch.has_runs());
+        assert_eq!(batch.bytes, 100 * (RUN_HEADER_BYTES + 72));
+        batch.push_head(&[0; RUN_HEADER_BYTES]);
+        batch.push_run(run(COPIED_RUN_BYTES_MAX + 1));
+        assert_eq!(batch.chunks.len(), 2);
+        batch.clear();
+        assert!(batch.is_empty() && !batch.has_runs());
     }
 }
