@@ -69,6 +69,7 @@ impl RunArgs {
                 _ => 1,
             }),
             topics: self.topics,
+            burst: self.burst,
             sessions: self.sessions.unwrap_or(1),
             rate: self.rate.or(open_loop.then_some(OPEN_LOOP_RATE)),
             warmup: self.warmup,
@@ -136,6 +137,7 @@ impl RunArgs {
         only(self.sessions.is_some(), "--sessions", &[Roundtrip])?;
         only(self.channel.is_some(), "--channel", &[Throughput, Latency, Roundtrip, Fanout])?;
         only(self.topics != 1, "--topics", &[Throughput, Latency, Fanout])?;
+        only(self.burst != 1, "--burst", &[Throughput, Latency, Fanout])?;
         only(self.rate.is_some(), "--rate", &[Throughput, Latency, Fanout, Mixed])?;
         only(self.publishers.is_some(), "--publishers", &[Throughput, Latency, Mixed, Durable, Replay])?;
         only(self.window.is_some(), "--window", &[Durable])?;
@@ -192,6 +194,7 @@ fn check_counts(plan: &Plan) -> anyhow::Result<()> {
     ensure!(plan.workload == Workload::Connections || publishers > 0, "--publishers must be at least 1");
     ensure!(subscribers > 0, "--subscribers must be at least 1");
     ensure!((1..=TOPICS_MAX).contains(&topics), "--topics must be 1 to {TOPICS_MAX}, not {topics}");
+    ensure!(plan.burst > 0, "--burst must be at least 1");
     ensure!((1..=2).contains(&sessions), "--sessions must be 1 or 2, not {sessions}");
     // A publisher with a window has two streams.
     let streams = publishers.saturating_mul(topics.max(if plan.unacked_max.is_some() { 2 } else { 1 }));
@@ -345,6 +348,8 @@ mod tests {
             ("throughput --publishers 0", "at least 1"),
             ("throughput --duration 0s", "--duration"),
             ("throughput --topics 0", "--topics must be 1 to"),
+            ("throughput --burst 0", "--burst must be at least 1"),
+            ("mixed --burst 2", "--burst is for throughput, latency"),
             ("throughput --topics 10000 --publishers 7", "lower --publishers or --topics"),
             ("throughput --window 2", "--window is for durable"),
             ("durable --fill 1GiB", "--fill is for replay"),

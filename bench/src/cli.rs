@@ -116,6 +116,9 @@ pub struct RunArgs {
     /// Topics that publishers send to in turn; subscribers subscribe to all of them by a wildcard
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub topics: usize,
+    /// Messages that a publisher sends to a topic in a row before it goes on to the next one
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub burst: u64,
     /// Sessions of roundtrip: 1 sends and receives on the same one, 2 have separate connections [default: 1]
     #[arg(long, value_name = "N")]
     pub sessions: Option<usize>,

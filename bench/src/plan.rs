@@ -1,6 +1,10 @@
 //! What one run does, after the command line has been checked: everything a report must repeat.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -76,6 +80,9 @@ pub struct Plan {
     pub subscribers: usize,
     /// Topics of each channel; publishers send to them in turn.
     pub topics: usize,
+    /// Messages that a publisher sends to a topic in a row.
+    #[serde(default = "one")]
+    pub burst: u64,
     /// Sessions of `roundtrip`: 1 when what is sent comes back on the session that sent it.
     pub sessions: usize,
     /// Messages per second of all publishers together; `None`: as fast as they can. For `mixed` of the fast topic.
@@ -200,7 +207,10 @@ impl Plan {
             Workload::Connections => String::new(),
             _ => format!("{} B, ", self.payload_bytes),
         };
-        let topics = if self.topics > 1 { format!(", {} topics", self.topics) } else { String::new() };
+        let mut topics = if self.topics > 1 { format!(", {} topics", self.topics) } else { String::new() };
+        if self.burst > 1 {
+            let _ = write!(topics, " in bursts of {}", self.burst);
+        }
         let rate = self.rate.map(|rate| format!(", {rate} msg/s")).unwrap_or_default();
         let pin = self.pin.map(|core| format!(", all on core {core}")).unwrap_or_default();
         let link = self.link.map(|link| format!(", link {link}")).unwrap_or_default();
@@ -278,6 +288,11 @@ mod text {
 }
 
 /// A duration as a number of seconds.
+/// Reports that were written before there were bursts.
+fn one() -> u64 {
+    1
+}
+
 mod seconds {
     use std::time::Duration;
 

@@ -39,8 +39,10 @@ pub(crate) struct Published {
 /// One publisher of one flow: its streams, and a payload buffer.
 struct Source {
     streams: Vec<Stream>,
-    /// The stream that is next.
+    /// The stream that is next, and the messages of its turn that were sent.
     turn: usize,
+    in_turn: u64,
+    burst: u64,
     payload: Vec<u8>,
 }
 
@@ -137,7 +139,7 @@ impl Source {
             let number = number.expect("the command line bounds the streams");
             streams.push(Stream { publisher, number, seq: 0 });
         }
-        Ok(Self { streams, turn: 0, payload: vec![0; plan.payload_bytes] })
+        Ok(Self { streams, turn: 0, in_turn: 0, burst: plan.burst, payload: vec![0; plan.payload_bytes] })
     }
 
     async fn send(&mut self, due_ns: u64) -> anyhow::Result<()> {
@@ -146,9 +148,12 @@ impl Source {
         fill(Stamp { publisher: stream.number, seq: stream.seq, due_ns }, &mut self.payload);
         let seq = stream.publisher.send(&self.payload).await.context("cannot publish")?;
         assert!(seq == stream.seq, "seqs are dense from 1: sent {}, told {seq}", stream.seq);
-        self.turn += 1;
-        if self.turn == self.streams.len() {
-            self.turn = 0;
+        self.in_turn += 1;
+        if self.in_turn == self.burst {
+            (self.in_turn, self.turn) = (0, self.turn + 1);
+            if self.turn == self.streams.len() {
+                self.turn = 0;
+            }
         }
         Ok(())
     }

@@ -43,6 +43,7 @@ const CONFIGURATION: &[Column] = &[
     ("publishers", |report, _| report.configuration.publishers.to_string()),
     ("subscribers", |report, _| report.configuration.subscribers.to_string()),
     ("topics", |report, _| report.configuration.topics.to_string()),
+    ("burst", |report, _| report.configuration.burst.to_string()),
     ("sessions", |report, _| report.configuration.sessions.to_string()),
     ("rate", |report, _| some(report.configuration.rate)),
     ("warmup_seconds", |report, _| report.configuration.warmup.as_secs_f64().to_string()),

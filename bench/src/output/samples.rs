@@ -96,6 +96,7 @@ fn plan() -> Plan {
         publishers: 1,
         subscribers: 1,
         topics: 1,
+        burst: 1,
         sessions: 1,
         rate: None,
         warmup: Duration::from_secs(1),
