@@ -22,7 +22,8 @@ use crate::{
     stats::Latencies,
 };
 
-/// How long the last messages of a run, or the report of their loss, may take after the publishers have closed.
+/// How long nothing may come after the publishers have closed, while messages, or reports of their loss, are missing. What
+/// waits in queues then may take longer: at a thousand subscribers it is seconds.
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// How long nothing more may come once everything is accounted for.
@@ -143,9 +144,7 @@ impl Sink {
         let sent = &sent[self.flow];
         let number = self.number;
         // Running out of time is no error of its own: the books then say how many messages are missing.
-        if let Ok(settled) = timeout(SETTLE, self.settle(sent.iter().sum(), &shared)).await {
-            settled?;
-        }
+        self.settle(sent.iter().sum(), &shared).await?;
         let books = self.ledger.close(sent).with_context(|| format!("subscriber {number}"))?;
         self.subscription.close().await;
         Ok((self.flow, books))
@@ -171,7 +170,7 @@ impl Sink {
 
     async fn settle(&mut self, sent: u64, shared: &Shared) -> anyhow::Result<()> {
         while !self.ledger.is_settled(sent) {
-            let batch = self.subscription.next_batch().await;
+            let Ok(batch) = timeout(SETTLE, self.subscription.next_batch()).await else { return Ok(()) };
             self.book(batch, shared)?;
         }
         if let Ok(surplus) = timeout(QUIET, self.subscription.next_batch()).await {
