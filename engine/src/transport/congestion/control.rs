@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use super::cubic::{BETA, Curve, RENO_PACKETS_PER_ROUND};
-use super::estimate::{Estimate, Round};
+use super::estimate::{Estimate, Round, SHORT_PATH};
 
 /// Bytes in flight at most. 2 MiB fit an 8 MiB socket buffer with the kernel's book-keeping, and still carry
 /// 160 Mbit/s over a round trip of 100 ms.
@@ -22,10 +22,7 @@ const WINDOW_PACKETS_MIN: u64 = 4;
 /// Queueing that is taken for noise: the scheduler's, and that of held back acks.
 const NOISE: Duration = Duration::from_millis(2);
 
-/// Round trips below this are those of one machine or one room.
-const SHORT_PATH: Duration = Duration::from_millis(3);
-
-/// The same on such a path. Losses are noticed there after ten round trips and more, and a window of a few packets would
+/// The same on a short path. Losses are noticed there after ten round trips and more, and a window of a few packets would
 /// stand still until then. Measured on loopback with 20 % of the packets lost at random: messages waited 20 to 100 ms.
 const SHORT_PATH_PACKETS_MIN: u64 = 16;
 
@@ -234,7 +231,9 @@ impl Control {
             return;
         }
         let is_marked = lost_bytes == 0;
-        let is_chance = if self.is_short() { !self.is_filled() } else { !self.is_queue_full() };
+        // On a short path the scheduler's noise hides any queue, and chance loses nothing: a loss is a full buffer, often the
+        // receiver's.
+        let is_chance = if self.estimate.is_short() { !self.is_filled() } else { !self.is_queue_full() };
         if !is_marked && is_chance {
             self.chance_rounds = CHANCE_ROUNDS;
             self.calm_rounds = 0;
@@ -310,8 +309,8 @@ impl Control {
         let has_queue = round.queueing > self.welcome_queue();
         let is_losing = round.lost_share > LOSS_SHARE && is_flat;
         if has_queue || is_losing || flat_rounds >= 3 {
-            let path = self.estimate.path_bytes(round.rate) + self.mtu;
-            self.set_window(self.window.min((path + 2 * self.mtu) as f64));
+            let path = round.rate * self.fullest_round_trip().as_secs_f64();
+            self.set_window(self.window.min(path + (3 * self.mtu) as f64));
             self.phase = Phase::Delay;
             self.settling_rounds = 1;
             self.backed_off_at = Some(now);
@@ -322,8 +321,9 @@ impl Control {
 
     /// A queue stands before the round is over. What it is made of was sent when the window was half.
     fn end_slow_start(&mut self, now: Instant, queueing: Duration) {
-        let min_rtt = self.estimate.min_rtt().as_secs_f64();
-        self.set_window(self.window / 2.0 * min_rtt / (min_rtt + queueing.as_secs_f64()));
+        let now_rtt = self.estimate.min_rtt() + queueing;
+        let share = self.fullest_round_trip().as_secs_f64() / now_rtt.as_secs_f64();
+        self.set_window(self.window / 2.0 * share.min(1.0));
         self.phase = Phase::Delay;
         self.settling_rounds = 2;
         self.backed_off_at = Some(now);
@@ -414,7 +414,7 @@ impl Control {
         self.backed_off_at = Some(now);
         self.calm_rounds = 0;
         let path = (self.estimate.path_bytes(self.estimate.rate()) + self.mtu) as f64;
-        let path = if self.is_short() { 0.0 } else { path.min(self.window) };
+        let path = if self.estimate.is_short() { 0.0 } else { path.min(self.window) };
         let floor = if is_marked { 0.0 } else { path.max(self.unused_floor()) };
         let left = floor.max(self.window * BETA);
         match self.phase {
@@ -475,6 +475,14 @@ impl Control {
         (self.estimate.min_rtt() / 4).clamp(QUEUE_MIN, QUEUE_MAX) + self.packets_time(QUEUE_PACKETS)
     }
 
+    /// How long a round trip is that fills the path without a queue. On a short path nothing tells a queue that is welcome
+    /// from a receiver that was off its core, and it belongs to the path: what the shortest round trip holds would keep
+    /// the sender waiting at every such pause.
+    fn fullest_round_trip(&self) -> Duration {
+        let min_rtt = self.estimate.min_rtt();
+        if self.estimate.is_short() { min_rtt + self.welcome_queue() } else { min_rtt }
+    }
+
     fn note_queue(&mut self, now: Instant) {
         let queueing = self.estimate.queueing_now();
         let is_old = self.queue_peak_at.is_none_or(|at| now.saturating_duration_since(at) > QUEUE_PEAK_LIFE);
@@ -482,13 +490,6 @@ impl Control {
             self.queue_peak = queueing;
             self.queue_peak_at = Some(now);
         }
-    }
-
-    /// On a path as short as this the scheduler's noise hides any queue, and chance loses nothing: a loss is a full
-    /// buffer, often the receiver's.
-    fn is_short(&self) -> bool {
-        // Until a packet was acknowledged it is 0, and says nothing.
-        (Duration::from_nanos(1)..SHORT_PATH).contains(&self.estimate.min_rtt())
     }
 
     /// Whether so much is in flight that it may be more than the receiver's buffer takes.
@@ -516,7 +517,7 @@ impl Control {
     }
 
     fn set_window(&mut self, window: f64) {
-        let packets_min = if self.is_short() { SHORT_PATH_PACKETS_MIN } else { WINDOW_PACKETS_MIN };
+        let packets_min = if self.estimate.is_short() { SHORT_PATH_PACKETS_MIN } else { WINDOW_PACKETS_MIN };
         let min = (packets_min * self.mtu) as f64;
         self.window = window.clamp(min, (WINDOW_BYTES_MAX as f64).max(min));
     }

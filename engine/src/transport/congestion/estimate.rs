@@ -11,6 +11,12 @@ const ROUND_MIN: Duration = Duration::from_millis(4);
 /// The shortest round trip is that of the last one to two of these. A path may become longer.
 const MIN_RTT_BUCKET: Duration = Duration::from_secs(5);
 
+/// Round trips below this are those of one machine or one room.
+pub(super) const SHORT_PATH: Duration = Duration::from_millis(3);
+
+/// So long without an ack on a short path is a pause of the scheduler, and no packet stands in a queue meanwhile.
+const PAUSE: Duration = Duration::from_millis(4);
+
 /// With fewer samples than this a round may consist of held back acks alone.
 const TRUSTED_SAMPLES: u32 = 4;
 
@@ -27,6 +33,9 @@ pub(super) struct Estimate {
     /// Smoothed by quinn, without the time that the peer held acks back.
     smoothed_rtt: Duration,
     latest_rtt: Duration,
+    /// When the latest ack came, and since when they come without a pause.
+    last_ack_at: Option<Instant>,
+    flowing_since: Option<Instant>,
 }
 
 /// A round that is over.
@@ -66,6 +75,8 @@ impl Estimate {
             round: None,
             smoothed_rtt: Duration::ZERO,
             latest_rtt: Duration::ZERO,
+            last_ack_at: None,
+            flowing_since: None,
         }
     }
 
@@ -75,9 +86,14 @@ impl Estimate {
         self.smoothed_rtt = smoothed_rtt;
         self.latest_rtt = rtt;
         self.min_rtt.seen(now, rtt);
+        if self.last_ack_at.is_none_or(|last| now.saturating_duration_since(last) >= PAUSE) {
+            self.flowing_since = Some(now);
+        }
+        self.last_ack_at = Some(now);
+        let behind_others = if self.is_short() { rtt.min(self.flowing(now)) } else { rtt };
         let round = self.round.get_or_insert_with(|| Open::new(now));
         round.acked_bytes += bytes;
-        round.rtt = round.rtt.min(rtt);
+        round.rtt = round.rtt.min(behind_others);
         round.samples += 1;
         round.is_answered |= sent >= round.since;
     }
@@ -139,6 +155,12 @@ impl Estimate {
         self.min_rtt.near_at = Some(now);
     }
 
+    /// Whether it is a path within one machine or one room: there pauses of the scheduler are longer than queues.
+    pub(super) fn is_short(&self) -> bool {
+        // Until a packet was acknowledged it is 0, and says nothing.
+        (Duration::from_nanos(1)..SHORT_PATH).contains(&self.min_rtt())
+    }
+
     pub(super) fn smoothed_rtt(&self) -> Duration {
         self.smoothed_rtt
     }
@@ -178,6 +200,12 @@ impl Estimate {
     pub(super) fn forget_rates(&mut self) {
         self.rates = [0.0; RATE_ROUNDS];
         self.round = None;
+    }
+
+    /// How long acks have been coming without a pause. A packet in a queue sees others acknowledged all the time; if the
+    /// receiver, or we, were off the core, it sees none.
+    fn flowing(&self, now: Instant) -> Duration {
+        self.flowing_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     fn queueing(&self, rtt: Duration, samples: u32) -> Duration {

@@ -4,18 +4,33 @@ use super::*;
 
 const MTU: u16 = 1_200;
 
-/// A control, what has become of `packets` in flight at 20 ms, and the time.
+/// Whole windows are acknowledged, each after 20 ms. The time after so many.
 fn acked(control: &mut Control, mut now: Instant, rounds: usize) -> Instant {
     for _ in 0..rounds {
-        let packets = control.window() / u64::from(MTU);
-        let sent = now;
-        now += Duration::from_millis(20);
-        for left in (0..packets).rev() {
-            control.acked(now, sent, u64::from(MTU), Duration::from_millis(20));
-            control.end_of_ack(now, left * u64::from(MTU));
-        }
+        now = acked_after(control, now, Duration::from_millis(20));
     }
     now
+}
+
+/// A whole window is acknowledged `round_trip` after it was sent. The time then.
+fn acked_after(control: &mut Control, sent: Instant, round_trip: Duration) -> Instant {
+    let now = sent + round_trip;
+    for left in (0..control.window() / u64::from(MTU)).rev() {
+        control.acked(now, sent, u64::from(MTU), round_trip);
+        control.end_of_ack(now, left * u64::from(MTU));
+    }
+    now
+}
+
+/// What a path of 100 µs without a queue leads to, and the time.
+fn on_a_short_path() -> (Control, Instant) {
+    let mut control = Control::new(27_000, MTU);
+    let mut now = Instant::now();
+    for _ in 0..60 {
+        now = acked_after(&mut control, now, Duration::from_micros(100));
+    }
+    assert_eq!(control.window(), WINDOW_BYTES_MAX);
+    (control, now)
 }
 
 #[test]
@@ -23,6 +38,32 @@ fn a_path_without_a_queue_gets_at_most_two_mebibytes() {
     let mut control = Control::new(27_000, MTU);
     acked(&mut control, Instant::now(), 60);
     assert_eq!(control.window(), WINDOW_BYTES_MAX);
+}
+
+#[test]
+fn a_receiver_that_was_off_its_core_is_no_queue_on_a_short_path() {
+    for pause_ms in [5, 7, 15] {
+        let (mut control, mut now) = on_a_short_path();
+        for _ in 0..20 {
+            now = acked_after(&mut control, now, Duration::from_millis(pause_ms));
+        }
+        assert_eq!(control.window(), WINDOW_BYTES_MAX, "{pause_ms} ms");
+    }
+}
+
+#[test]
+fn a_queue_on_a_short_path_leaves_what_fills_a_welcome_one() {
+    let (mut control, mut now) = on_a_short_path();
+    let queue = Duration::from_millis(40);
+    let rate = control.window() as f64 / queue.as_secs_f64();
+    let packet_time = Duration::from_secs_f64(f64::from(MTU) / rate);
+    for _ in 0..4 * control.window() / u64::from(MTU) {
+        now += packet_time;
+        control.acked(now, now - queue, u64::from(MTU), queue);
+        control.end_of_ack(now, control.window());
+    }
+    let welcome = (rate * QUEUE_MIN.as_secs_f64()) as u64;
+    assert!((welcome / 2..4 * welcome).contains(&control.window()), "{} of {welcome}", control.window());
 }
 
 #[test]
