@@ -12,7 +12,12 @@ use twinlane_proto::limits::DEADLINE_MAX;
 /// Now.
 pub(crate) fn ticks_us() -> u32 {
     static BEGINNING: OnceLock<Instant> = OnceLock::new();
-    let (beginning, now) = (*BEGINNING.get_or_init(Instant::now), Instant::now());
+    let (mut beginning, now) = (*BEGINNING.get_or_init(Instant::now), Instant::now());
+    // A simulation has a clock of its own: what is left of a microsecond at its start would come from outside.
+    #[cfg(feature = "simulation")]
+    if let Some(simulated) = crate::transport::simulated::beginning() {
+        beginning = simulated;
+    }
     // Simulated clocks may begin before the first of them was read.
     match now.checked_duration_since(beginning) {
         Some(since) => since.as_micros() as u32,

@@ -3,7 +3,7 @@
 //! This is the seam only. How bytes are delayed, lost and cut off is the simulation's concern, and so is where
 //! random numbers come from. Without the feature `simulation` none of it is compiled.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::error::ConnectError;
 use super::quic::Datagrams;
@@ -89,12 +90,13 @@ impl RoomWait {
     }
 }
 
-/// Until it is dropped, connections and random numbers of this thread are the simulation's.
+/// Until it is dropped, connections, random numbers and the beginning of time on this thread are the simulation's.
 #[must_use]
 pub struct Entered(());
 
-/// Makes `world` this thread's.
+/// Makes `world` this thread's. Its time begins now.
 pub fn enter(world: Arc<dyn World>) -> Entered {
+    BEGINNING.set(Some(Instant::now()));
     WORLD.set(Some(world));
     Entered(())
 }
@@ -102,6 +104,7 @@ pub fn enter(world: Arc<dyn World>) -> Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         WORLD.set(None);
+        BEGINNING.set(None);
     }
 }
 
@@ -113,6 +116,12 @@ impl fmt::Debug for Connection {
 
 thread_local! {
     static WORLD: RefCell<Option<Arc<dyn World>>> = const { RefCell::new(None) };
+    static BEGINNING: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// When what this thread simulates began.
+pub(crate) fn beginning() -> Option<Instant> {
+    BEGINNING.get()
 }
 
 /// What this thread simulates, if anything.
