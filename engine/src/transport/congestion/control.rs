@@ -475,9 +475,8 @@ impl Control {
         (self.estimate.min_rtt() / 4).clamp(QUEUE_MIN, QUEUE_MAX) + self.packets_time(QUEUE_PACKETS)
     }
 
-    /// How long a round trip is that fills the path without a queue. On a short path nothing tells a queue that is welcome
-    /// from a receiver that was off its core, and it belongs to the path: what the shortest round trip holds would keep
-    /// the sender waiting at every such pause.
+    /// How long a round trip may be before the path holds more than it should. On a short path that includes a welcome
+    /// queue: the shortest round trip alone holds so little that each of the receiver's pauses would stop the sender.
     fn fullest_round_trip(&self) -> Duration {
         let min_rtt = self.estimate.min_rtt();
         if self.estimate.is_short() { min_rtt + self.welcome_queue() } else { min_rtt }
