@@ -11,13 +11,7 @@ use twinlane_proto::limits::DEADLINE_MAX;
 
 /// Now.
 pub(crate) fn ticks_us() -> u32 {
-    static BEGINNING: OnceLock<Instant> = OnceLock::new();
-    let (mut beginning, now) = (*BEGINNING.get_or_init(Instant::now), Instant::now());
-    // A simulation has a clock of its own: what is left of a microsecond at its start would come from outside.
-    #[cfg(feature = "simulation")]
-    if let Some(simulated) = crate::transport::simulated::beginning() {
-        beginning = simulated;
-    }
+    let (beginning, now) = (beginning(), Instant::now());
     // Simulated clocks may begin before the first of them was read.
     match now.checked_duration_since(beginning) {
         Some(since) => since.as_micros() as u32,
@@ -35,6 +29,17 @@ pub(crate) fn expiry(deadline: Duration) -> u32 {
 pub(crate) fn remaining_us(expiry: u32, now: u32) -> u32 {
     let left = expiry.wrapping_sub(now);
     if left > i32::MAX as u32 { 0 } else { left }
+}
+
+/// What moments count from.
+fn beginning() -> Instant {
+    static BEGINNING: OnceLock<Instant> = OnceLock::new();
+    // A simulation has a clock of its own: what is left of a microsecond at its start would come from outside.
+    #[cfg(feature = "simulation")]
+    if let Some(simulated) = crate::transport::simulated::beginning() {
+        return simulated;
+    }
+    *BEGINNING.get_or_init(Instant::now)
 }
 
 #[cfg(test)]
