@@ -27,7 +27,7 @@ struct Witness {
     test: &'static str,
 }
 
-const MUTANTS: [Mutant; 13] = [
+const MUTANTS: [Mutant; 15] = [
     Mutant {
         name: "relaxed_commit",
         fault: "commit words are stored without release",
@@ -61,6 +61,19 @@ const MUTANTS: [Mutant; 13] = [
         name: "gate_ignored",
         fault: "rotation does not look at gated cursors",
         witness: Witness { file: "promises", test: "a_slow_gated_reader_fills_the_ring_and_misses_nothing" },
+    },
+    Mutant {
+        name: "nothing_lent",
+        fault: "a spared cursor is overtaken like a lossy one",
+        witness: Witness { file: "oracle", test: "every_history_matches_the_specification" },
+    },
+    Mutant {
+        name: "loan_kept",
+        fault: "appends are refused while spared cursors have spare segments",
+        witness: Witness {
+            file: "promises",
+            test: "what_a_spared_reader_was_lent_comes_back_before_an_append_is_refused",
+        },
     },
     Mutant {
         name: "lost_wake",

@@ -21,7 +21,7 @@ pub const SEGMENTS_MAX: usize = 256;
 /// | `segment_bytes` | 262 144 | fits the second-level cache beside its reader; largest frame |
 /// | `segment_frames` | 4 096 | 64-byte frames fill both limits at once |
 /// | `segments` | 4 | three quarters of the memory are always retained |
-/// | `spare_segments` | 2 | two slow socket writes may each hold a segment |
+/// | `spare_segments` | 2 | two slow socket writes may each hold a segment, or a spared cursor lag by two more |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingConfig {
     /// Bytes of frames in one segment, at most [`SEGMENT_BYTES_MAX`]. Also the largest frame.
@@ -30,7 +30,8 @@ pub struct RingConfig {
     pub segment_frames: usize,
     /// Segments in the ring, at least 2. At least `segments - 1` full ones stay readable.
     pub segments: usize,
-    /// Extra segments allowed while readers still hold runs of old ones.
+    /// Extra segments allowed while readers still hold runs of old ones, and lent to
+    /// [spared](crate::Gating::Spared) cursors that lag.
     pub spare_segments: usize,
 }
 

@@ -51,7 +51,7 @@ struct Shape {
     /// Size of the frame that found no room last, until there is some. Only used under the lock.
     refused_bytes: AtomicU32,
     limits: Limits,
-    /// Large segments that are readable at once.
+    /// Large segments that are readable at once, except for those that spared cursors are lent.
     live_max: u32,
     /// What gated cursors have passed is reused before more memory is.
     is_queue: bool,
@@ -285,7 +285,7 @@ impl Core {
     /// A segment nobody uses, no larger than it must be; the oldest live ones leave the ring if they must.
     /// `Err(is_passing)`: none.
     fn take_segment(&self, directory: &mut Directory, frame_bytes: u32) -> Result<usize, bool> {
-        if self.shape.0.is_queue && !directory.gates.is_empty() {
+        if self.shape.0.is_queue && directory.is_gated() {
             while 2 <= directory.live.len() && directory.is_oldest_passed() {
                 self.retire_oldest(directory);
             }
@@ -293,20 +293,33 @@ impl Core {
         if let Some(step) = self.step_segment(directory, frame_bytes) {
             return Ok(step);
         }
+        let mut has_shrunk = false;
         loop {
-            let oldest = directory.live.front().map(|live| live.segment);
-            if self.live_large(directory) < self.shape.0.live_max {
-                if let Some(id) = self.spare_segment(directory, self.large()) {
-                    return Ok(id);
-                }
-            } else if !directory.is_oldest_passed() {
+            let is_full = self.shape.0.live_max <= self.live_large(directory);
+            if is_full && !directory.is_oldest_passed() {
                 return Err(false);
-            } else if oldest.is_some_and(|id| id < self.first_large()) {
-                self.retire_oldest(directory);
-                continue;
-            } else {
+            }
+            let keeps_oldest = !is_full || directory.is_oldest_spared();
+            if keeps_oldest && let Some(id) = self.spare_segment(directory, self.large()) {
+                return Ok(id);
+            }
+            if is_full {
+                // What was lent comes back one by one: who has been overtaken may catch up meanwhile.
+                if !keeps_oldest && self.is_lent(directory) && !std::mem::replace(&mut has_shrunk, true) {
+                    self.retire_oldest(directory);
+                    continue;
+                }
+                if directory.live.front().is_some_and(|oldest| oldest.segment < self.first_large()) {
+                    self.retire_oldest(directory);
+                    continue;
+                }
                 if let Some(oldest) = self.reuse_oldest(directory) {
                     return Ok(oldest);
+                }
+                // And all of it before anybody is refused.
+                if self.is_lent(directory) && !cfg!(ring_mutant = "loan_kept") {
+                    self.retire_oldest(directory);
+                    continue;
                 }
                 if let Some(spare) = self.spare_segment(directory, self.large()) {
                     self.retire_oldest(directory);
@@ -322,7 +335,7 @@ impl Core {
     /// The smallest segment before the large ones that takes the frame and is in step with what waits in the ring:
     /// behind much of it something small would soon be full. None beside as many large ones as there may be.
     fn step_segment(&self, directory: &mut Directory, frame_bytes: u32) -> Option<usize> {
-        if self.live_large(directory) == self.shape.0.live_max {
+        if self.live_large(directory) >= self.shape.0.live_max {
             return None;
         }
         let live = directory.live.len();
@@ -345,19 +358,24 @@ impl Core {
         directory.live.iter().filter(|live| self.first_large() <= live.segment).count() as u32
     }
 
+    /// Spared cursors have more of the ring than its own.
+    fn is_lent(&self, directory: &Directory) -> bool {
+        self.shape.0.live_max < self.live_large(directory)
+    }
+
     /// Takes the oldest segment out of the ring, unless somebody still holds it.
     fn reuse_oldest(&self, directory: &mut Directory) -> Option<usize> {
         let oldest = directory.live.front()?.segment;
         let is_free = self.segment(oldest).is_settled() && self.segment(oldest).retire_if_free();
         is_free.then(|| {
-            directory.live.pop_front();
+            directory.pop_oldest();
             oldest
         })
     }
 
     /// Takes the oldest segment out of the ring, whoever holds it.
     fn retire_oldest(&self, directory: &mut Directory) {
-        if let Some(oldest) = directory.live.pop_front() {
+        if let Some(oldest) = directory.pop_oldest() {
             self.segment(oldest.segment).retire();
             directory.retired.push(oldest.segment);
         }

@@ -30,6 +30,10 @@ pub enum Gating {
     /// They overtake it; it is told exactly how many frames it missed. Only the runs it has not let go
     /// of keep memory from them.
     Lossy,
+    /// They overtake it, too, but as long as the ring has a segment to spare they use that instead of the one it
+    /// stands in: who lags for a moment has that much more time. Who is overtaken nevertheless is lent nothing before it
+    /// has caught up: being slow for good does not make what it reads older. Held runs and appends come first.
+    Spared,
     /// They see [`AppendError::Full`](crate::AppendError::Full) rather than overwrite the segment it
     /// stands in. It must be read or dropped.
     Gated,
@@ -58,6 +62,7 @@ pub enum Read {
 pub struct Cursor {
     pub(crate) core: Arc<Core>,
     pub(crate) place: Place,
+    pub(crate) gating: Gating,
     pub(crate) sleeper: Option<usize>,
 }
 
@@ -70,10 +75,11 @@ impl Cursor {
                 Start::Next => end,
                 Start::Offset(offset) => offset.min(end),
             };
-            let gate = (gating == Gating::Gated).then(|| directory.add_gate(position.max(oldest)));
+            let has_gate = gating != Gating::Lossy;
+            let gate = has_gate.then(|| directory.add_gate(position.max(oldest), gating));
             Place { position, seat: None, gate }
         });
-        Self { core, place, sleeper: None }
+        Self { core, place, gating, sleeper: None }
     }
 
     /// The next frames, at most `max_bytes` of them but always at least one. Never waits.
@@ -131,9 +137,7 @@ impl Cursor {
             position
         });
         self.place = Place { position, seat: None, gate };
-        if gate.is_some() {
-            self.core.room.wake();
-        }
+        self.wake_producers();
     }
 
     /// Nothing is committed at the position right now. A few loads; between segments also the lock.
@@ -142,6 +146,13 @@ impl Cursor {
         // On a copy without the gate: looking must not move this cursor.
         let mut place = Place { gate: None, ..self.place };
         matches!(place.look(&self.core), Next::Empty | Next::Closed)
+    }
+
+    /// Producers only wait for a gated cursor.
+    fn wake_producers(&self) {
+        if self.gating == Gating::Gated {
+            self.core.room.wake();
+        }
     }
 
     /// Takes note that frames up to `to` cannot be read.
@@ -161,16 +172,16 @@ impl Drop for Cursor {
         // Dropping a waker may run an executor's code, which may come back to this ring.
         drop(directory);
         drop(waker);
-        if self.place.gate.is_some() {
-            self.core.room.wake();
-        }
+        self.wake_producers();
     }
 }
 
 impl fmt::Debug for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let gating = if self.place.gate.is_some() { Gating::Gated } else { Gating::Lossy };
-        f.debug_struct("Cursor").field("position", &self.place.position).field("gating", &gating).finish()
+        f.debug_struct("Cursor")
+            .field("position", &self.place.position)
+            .field("gating", &self.gating)
+            .finish()
     }
 }
 
@@ -265,8 +276,14 @@ impl Place {
             return Err(Next::Closed);
         }
         let Some(live) = directory.find(self.position) else { return Err(Next::Empty) };
-        let gate = self.gate.map(|gate| &mut directory.gates[gate]);
-        let opens = gate.is_some_and(|passed| passed.move_to(self.position) < live.base);
+        let is_newest = directory.live.back().is_some_and(|newest| newest.segment == live.segment);
+        let opens = self.gate.is_some_and(|gate| {
+            let passed = &mut directory.gates[gate];
+            if is_newest {
+                passed.caught_up();
+            }
+            passed.move_to(self.position) < live.base && passed.is_firm()
+        });
         let tag = core.segment(live.segment).tag();
         drop(directory);
         let start = (live.base == self.position).then_some(0);

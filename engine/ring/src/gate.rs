@@ -5,7 +5,7 @@
 use std::fmt;
 
 use crate::core::Core;
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Gating};
 use crate::directory::Passed;
 use crate::sync::{Arc, AtomicBool, Ordering};
 
@@ -44,10 +44,10 @@ impl fmt::Debug for Gate {
 }
 
 impl Cursor {
-    /// The hold that this cursor has on producers; `None` if it is lossy.
+    /// The hold that this cursor has on producers; `None` if it has none, because they may overtake it.
     #[must_use]
     pub fn gate(&self) -> Option<Gate> {
-        let key = self.place.gate()?;
+        let key = self.place.gate().filter(|_| self.gating == Gating::Gated)?;
         let serial = self.core.lock().gates[key].serial;
         Some(Gate { core: self.core.clone(), key, serial, is_released: AtomicBool::new(false) })
     }

@@ -143,6 +143,27 @@ fn a_lapped_reader_never_touches_reused_memory() {
 }
 
 #[test]
+fn a_spared_reader_beside_a_producer_misses_nothing_while_there_is_a_segment_to_spare() {
+    check(3, || {
+        let ring = ring(1, 2, 1);
+        append(&ring, 0).expect("room");
+        append(&ring, 1).expect("room");
+        let mut cursor = ring.cursor(Start::Oldest, Gating::Spared);
+        let producer = thread::spawn(move || {
+            // Without a loan the first would be overwritten.
+            append(&ring, 2).expect("room");
+            ring
+        });
+        let mut seen = values(&mut cursor);
+        let ring = producer.join().expect("no panic");
+        seen.extend(values(&mut cursor));
+        assert_eq!(seen, [0, 1, 2]);
+        append(&ring, 3).expect("room");
+        assert_eq!(values(&mut cursor), [3]);
+    });
+}
+
+#[test]
 fn a_run_held_by_a_reader_is_not_overwritten() {
     check(4, || {
         let ring = ring(1, 2, 1);

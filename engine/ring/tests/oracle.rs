@@ -37,6 +37,8 @@ struct Spec {
     is_closed: bool,
     /// Per gated cursor, what it has passed.
     gates: HashMap<usize, u64>,
+    /// The same per spared cursor, and whether it was overtaken since it had last caught up.
+    spared: HashMap<usize, (u64, bool)>,
 }
 
 struct SpecSegment {
@@ -72,8 +74,25 @@ impl Spec {
         self.pins.get(&serial).is_some_and(|&pins| 0 < pins)
     }
 
-    fn is_passed_up_to(&self, base: u64) -> bool {
-        self.gates.values().all(|&passed| base <= passed)
+    fn is_oldest_passed(&self) -> bool {
+        self.gates.values().all(|&passed| self.live[1].base <= passed)
+    }
+
+    /// Of the spared cursors that stand in the oldest segment and were not overtaken, the mark for that.
+    fn spared_in_oldest(&mut self) -> impl Iterator<Item = &mut bool> {
+        let base = self.live[1].base;
+        let marks =
+            self.spared.values_mut().filter(move |(passed, is_overtaken)| *passed < base && !is_overtaken);
+        marks.map(|(_, is_overtaken)| is_overtaken)
+    }
+
+    fn move_gate(&mut self, key: usize, position: u64) {
+        if let Some(passed) = self.gates.get_mut(&key) {
+            *passed = position;
+        }
+        if let Some((passed, _)) = self.spared.get_mut(&key) {
+            *passed = position;
+        }
     }
 
     fn live_large(&self) -> usize {
@@ -107,7 +126,7 @@ impl Spec {
 
     /// The smallest step that takes the frame, is in step with what is live, and is not needed.
     fn take_step(&mut self, frame_bytes: usize) -> Option<usize> {
-        if self.live_large() == self.config.segments {
+        if self.config.segments <= self.live_large() {
             return None;
         }
         let first = if self.live.len() < 2 { 0 } else { self.live.len() };
@@ -116,6 +135,7 @@ impl Spec {
     }
 
     fn retire_oldest(&mut self) {
+        self.spared_in_oldest().for_each(|is_overtaken| *is_overtaken = true);
         let SpecSegment { serial, step, .. } = self.live.pop_front().expect("there is an oldest");
         self.retired.push(Retired { serial, step });
     }
@@ -123,11 +143,7 @@ impl Spec {
     fn rotate(&mut self, frame_bytes: usize) -> bool {
         let frame_bytes = frame_bytes.max(self.refused_bytes.unwrap_or(0));
         self.refused_bytes = Some(frame_bytes);
-        while self.is_queue
-            && !self.gates.is_empty()
-            && 2 <= self.live.len()
-            && self.is_passed_up_to(self.live[1].base)
-        {
+        while self.is_queue && !self.gates.is_empty() && 2 <= self.live.len() && self.is_oldest_passed() {
             self.retire_oldest();
         }
         let step = self.take_step(frame_bytes);
@@ -143,12 +159,28 @@ impl Spec {
     }
 
     fn rotate_large(&mut self) -> bool {
-        while self.live_large() == self.config.segments {
-            if !self.is_passed_up_to(self.live[1].base) {
+        let mut has_shrunk = false;
+        while self.config.segments <= self.live_large() {
+            if !self.is_oldest_passed() {
                 return false;
             }
+            let is_spared = self.spared_in_oldest().next().is_some();
+            if is_spared && self.take_spare(None) {
+                return true;
+            }
+            if !is_spared && self.config.segments < self.live_large() && !has_shrunk {
+                has_shrunk = true;
+                self.retire_oldest();
+                continue;
+            }
+            let is_lent = self.config.segments < self.live_large();
             let SpecSegment { serial, step, .. } = self.live[0];
-            if step.is_none() && self.is_held(serial) {
+            let is_free = step.is_none() && !self.is_held(serial);
+            if is_free {
+                self.retire_oldest();
+                return self.take_spare(None);
+            }
+            if step.is_none() && !is_lent {
                 if !self.take_spare(None) {
                     return false;
                 }
@@ -219,7 +251,7 @@ struct SpecCursor {
 }
 
 impl SpecCursor {
-    /// A gated cursor that looks opens the gate behind it.
+    /// A gated or spared cursor that looks opens the gate behind it.
     fn look(&mut self, spec: &mut Spec) {
         let position = self.position;
         let Some((_, base, end)) = spec.segment_of(position) else { return };
@@ -227,10 +259,13 @@ impl SpecCursor {
             return;
         }
         let at_open_end = position == end && !spec.is_ended;
-        if let Some(passed) = spec.gates.get_mut(&self.key)
-            && (!self.is_seated || !at_open_end || base == position)
+        if !self.is_seated || !at_open_end || base == position {
+            spec.move_gate(self.key, position);
+        }
+        if spec.live.back().is_some_and(|newest| newest.base == base)
+            && let Some((_, is_overtaken)) = spec.spared.get_mut(&self.key)
         {
-            *passed = position;
+            *is_overtaken = false;
         }
         self.is_seated = true;
     }
@@ -286,6 +321,7 @@ impl History {
             is_ended: false,
             is_closed: false,
             gates: HashMap::new(),
+            spared: HashMap::new(),
         };
         let ring = if is_queue { Ring::queue(config) } else { Ring::new(config) }.expect("in bounds");
         Self { random, ring, spec, cursors: Vec::new(), held: Vec::new(), next_key: 0, at: String::new() }
@@ -451,13 +487,16 @@ impl History {
             1 => (Start::Next, next),
             _ => (Start::Offset(offset), offset.min(next)),
         };
-        let gating = if self.random.below(3) == 0 { Gating::Gated } else { Gating::Lossy };
+        let gating = [Gating::Lossy, Gating::Gated, Gating::Spared][self.random.below(3)];
         let cursor = self.ring.cursor(start, gating);
         assert_eq!(cursor.position(), position, "{}: {start:?}", self.at);
         let key = self.next_key;
         self.next_key += 1;
-        if gating == Gating::Gated {
-            self.spec.gates.insert(key, position.max(oldest));
+        let passed = position.max(oldest);
+        match gating {
+            Gating::Lossy => {}
+            Gating::Spared => drop(self.spec.spared.insert(key, (passed, false))),
+            Gating::Gated => drop(self.spec.gates.insert(key, passed)),
         }
         self.cursors.push(SpecCursor { cursor, key, position, is_seated: false });
     }
@@ -466,6 +505,7 @@ impl History {
         if !self.cursors.is_empty() {
             let gone = self.cursors.swap_remove(self.random.below(self.cursors.len()));
             self.spec.gates.remove(&gone.key);
+            self.spec.spared.remove(&gone.key);
         }
     }
 
@@ -480,9 +520,8 @@ impl History {
         reader.position = offset.min(self.spec.next());
         reader.is_seated = false;
         let oldest = self.spec.oldest();
-        if let Some(passed) = self.spec.gates.get_mut(&reader.key) {
-            *passed = reader.position.max(oldest);
-        }
+        let (key, passed) = (reader.key, reader.position.max(oldest));
+        self.spec.move_gate(key, passed);
     }
 
     fn drop_held(&mut self) {

@@ -172,12 +172,12 @@ fn stress_gated_readers_see_every_frame_of_every_producer() {
 
 #[test]
 fn stress_lossy_readers_see_or_are_told_of_every_frame() {
-    run_all(1 << 10, 32, 2, &[Gating::Lossy, Gating::Lossy], scaled(300_000));
+    run_all(1 << 10, 32, 2, &[Gating::Lossy, Gating::Spared], scaled(300_000));
 }
 
 #[test]
-fn stress_both_kinds_of_readers_share_the_smallest_segments() {
-    run_all(64, 1, 2, &[Gating::Lossy, Gating::Gated], scaled(50_000));
+fn stress_all_kinds_of_readers_share_the_smallest_segments() {
+    run_all(64, 1, 2, &[Gating::Lossy, Gating::Gated, Gating::Spared], scaled(50_000));
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn stress_cursors_that_come_and_go_disturb_nobody() {
     let steady = ring.cursor(Start::Oldest, Gating::Gated);
     let steady = thread::spawn(move || consume(steady, true, 9));
     let visits = Arc::new(AtomicU64::new(0));
-    let visitors: Vec<_> = [Gating::Gated, Gating::Lossy]
+    let visitors: Vec<_> = [Gating::Gated, Gating::Lossy, Gating::Spared]
         .map(|gating| {
             let (ring, visits) = (ring.clone(), visits.clone());
             thread::spawn(move || {
