@@ -293,8 +293,11 @@ impl Topic {
         };
         // In memory there is nothing to spill to: such a subscriber is waited for.
         let is_waited_for = self.store.is_none() && slow != SlowPolicy::Disconnect;
-        let gated = self.meta.spec.channel == Channel::Reliable && is_waited_for;
-        let gating = if gated { Gating::Gated } else { Gating::Lossy };
+        let gating = match self.meta.spec.channel {
+            Channel::Reliable if is_waited_for => Gating::Gated,
+            Channel::Reliable => Gating::Lossy,
+            Channel::Fast => Gating::Spared,
+        };
         let cursor = self.ring.cursor(RingStart::Offset(offset), gating);
         let live_from = cursor.position();
         let mut values = match (&self.last, resume, start) {

@@ -174,6 +174,18 @@ async fn a_fast_subscriber_that_does_not_read_misses_the_oldest_and_holds_nobody
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fast_subscriber_may_lag_for_a_moment_by_half_as_much_again_as_the_history_and_misses_nothing() {
+    let world = World::new().await;
+    world.engine.declare("prices", TopicSpec::fast().with_retain_bytes(256 << 10)).unwrap();
+    let session = world.session(Carrier::Local).await;
+    let lagging = session.subscribe("prices").await.unwrap();
+    // 150 bytes each.
+    publish_paced(session.publisher("prices").await.unwrap(), 1, 2_600).await;
+    let (witness, lagging) = witness(lagging, 1, 2_600).await;
+    assert_eq!(witness.messages, 2_600, "{:?}", lagging.stats());
+}
+
 // F5's neighbour F7: the answer of a fast publish is local, and says why not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fast_publish_answers_from_this_process() {
