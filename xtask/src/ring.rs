@@ -71,7 +71,7 @@ const MUTANTS: [Mutant; 15] = [
         name: "loan_kept",
         fault: "appends are refused while spared cursors have spare segments",
         witness: Witness {
-            file: "promises",
+            file: "spared",
             test: "what_a_spared_reader_was_lent_comes_back_before_an_append_is_refused",
         },
     },
