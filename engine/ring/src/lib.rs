@@ -8,6 +8,7 @@
 //! | cursor | a reader that lags | producers |
 //! | --- | --- | --- |
 //! | [`Gating::Lossy`] | is moved forward and told exactly what it missed | never wait for it |
+//! | [`Gating::Spared`] | the same, but not before the spare segments are used up | never wait for it |
 //! | [`Gating::Gated`] | misses nothing | see [`AppendError::Full`] |
 //!
 //! Beside it is [`Turns`]: who of many does what all of them left to be done.
