@@ -305,7 +305,8 @@ impl Core {
             }
             if is_full {
                 // What was lent comes back one by one: who has been overtaken may catch up meanwhile.
-                if !keeps_oldest && self.is_lent(directory) && !std::mem::replace(&mut has_shrunk, true) {
+                if !keeps_oldest && !has_shrunk && self.is_lent(directory) {
+                    has_shrunk = true;
                     self.retire_oldest(directory);
                     continue;
                 }
