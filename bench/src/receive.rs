@@ -76,7 +76,7 @@ pub(crate) async fn receive(
         while connecting.len() < CONNECTING_MAX {
             let Some(number) = waiting.next() else { break };
             let (plan, connector, recorder) = (plan.clone(), connector.clone(), Arc::clone(&recorder));
-            connecting.spawn(async move { open(&plan, &connector, (number, is_alone), &recorder).await });
+            connecting.spawn(async move { open(&plan, &connector, number, is_alone, &recorder).await });
         }
         let Some(opened) = connecting.join_next().await else { break };
         let (session, sinks) = opened.context("a subscriber panicked")??;
@@ -103,7 +103,8 @@ pub(crate) async fn receive(
 async fn open(
     plan: &Plan,
     connector: &Connector,
-    (number, is_alone): (usize, bool),
+    number: usize,
+    is_alone: bool,
     recorder: &Arc<Mutex<Option<Recorder>>>,
 ) -> anyhow::Result<(Session, Vec<Sink>)> {
     let session = connector.session(&format!("bench subscriber {number}")).await?;
