@@ -54,8 +54,7 @@ impl Heads {
         };
         self.optioned.clear();
         if options.is_none() {
-            self.plain = encode_plain_head(&header, payload_bytes)?;
-            return Ok(());
+            return encode_plain_head(&header, payload_bytes, &mut self.plain);
         }
         self.encode_options(&header, options, payload_bytes)
     }

@@ -155,7 +155,7 @@ mod tests {
 
     use tokio::io::AsyncWriteExt;
     use twinlane_proto::control::{Auth, Hello, Purpose, Welcome};
-    use twinlane_proto::frame::{MessageHeader, RunHeader, encode_plain_head};
+    use twinlane_proto::frame::{MESSAGE_HEADER_BYTES, MessageHeader, RunHeader, encode_plain_head};
     use twinlane_proto::session::{Event, Session, SessionConfig};
     use twinlane_proto::{Control, VERSION};
 
@@ -239,7 +239,8 @@ mod tests {
     /// A run of one message.
     fn run_of(payload_bytes: usize) -> Vec<u8> {
         let header = MessageHeader { topic: 0, source: 1, seq: 1, time_us: 0 };
-        let head = encode_plain_head(&header, payload_bytes).expect("the payload is small");
+        let mut head = [0; MESSAGE_HEADER_BYTES];
+        encode_plain_head(&header, payload_bytes, &mut head).expect("the payload is small");
         let message = [&head[..], &vec![7; payload_bytes]].concat();
         let (frames, run_bytes) = (1, message.len() as u32);
         let header = RunHeader { lane: 1, topic: 1, first: 1, frames, run_bytes };

@@ -61,7 +61,9 @@ pub fn encode_message_head(
 ) -> Result<(), FrameError> {
     let flags = options.flags();
     if flags == 0 {
-        out.extend_from_slice(&encode_plain_head(header, payload_bytes)?);
+        let mut head = [0; MESSAGE_HEADER_BYTES];
+        encode_plain_head(header, payload_bytes, &mut head)?;
+        out.extend_from_slice(&head);
         return Ok(());
     }
     let options_bytes = options.encoded_bytes();
@@ -134,24 +136,27 @@ pub fn encode_job_head(message: &MessageRef<'_>, job: &Job, out: &mut Vec<u8>) -
     Ok(())
 }
 
-/// The head of a message without options whose payload of `payload_bytes` bytes follows: what
-/// [`encode_message_head`] appends for it, without the vector.
+/// Writes the head of a message without options whose payload of `payload_bytes` bytes follows: what
+/// [`encode_message_head`] appends for it, in place.
 ///
 /// # Errors
 ///
-/// [`FrameError::FrameTooLarge`] above [`FRAME_BYTES_CEILING`].
+/// [`FrameError::FrameTooLarge`] above [`FRAME_BYTES_CEILING`]; nothing was written.
 #[inline]
 pub fn encode_plain_head(
     header: &MessageHeader,
     payload_bytes: usize,
-) -> Result<[u8; MESSAGE_HEADER_BYTES], FrameError> {
+    head: &mut [u8; MESSAGE_HEADER_BYTES],
+) -> Result<(), FrameError> {
     let frame_bytes = payload_bytes.saturating_add(MESSAGE_HEADER_BYTES);
     if frame_bytes > FRAME_BYTES_CEILING {
         return Err(FrameError::FrameTooLarge { frame_bytes, frame_bytes_max: FRAME_BYTES_CEILING });
     }
     let frame_bytes = U32::new(frame_bytes as u32);
     let prefix = Prefix { frame_bytes, kind: KIND_MESSAGE, flags: 0, extra: U16::ZERO };
-    Ok(zerocopy::transmute!(layout(prefix, header)))
+    let in_place: &mut MessageLayout = zerocopy::transmute_mut!(head);
+    *in_place = layout(prefix, header);
+    Ok(())
 }
 
 /// The frame that says publisher stream `header.source` ended with `header.seq` as its last message.
