@@ -27,7 +27,7 @@ struct Witness {
     test: &'static str,
 }
 
-const MUTANTS: [Mutant; 15] = [
+const MUTANTS: [Mutant; 17] = [
     Mutant {
         name: "relaxed_commit",
         fault: "commit words are stored without release",
@@ -74,6 +74,16 @@ const MUTANTS: [Mutant; 15] = [
             file: "spared",
             test: "what_a_spared_reader_was_lent_comes_back_before_an_append_is_refused",
         },
+    },
+    Mutant {
+        name: "quota_ignored",
+        fault: "a queue takes large segments though others hold all there may be",
+        witness: Witness { file: "quota", test: "queues_that_share_a_quota_hold_no_more_than_it_together" },
+    },
+    Mutant {
+        name: "quota_kept",
+        fault: "what a queue held of its quota is never given back",
+        witness: Witness { file: "quota", test: "what_one_queue_gives_back_another_may_hold" },
     },
     Mutant {
         name: "lost_wake",

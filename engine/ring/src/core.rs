@@ -14,6 +14,7 @@ use std::task::Waker;
 
 use crate::config::{RingConfig, SEGMENTS_MAX};
 use crate::directory::{Directory, Live};
+use crate::quota::Quota;
 use crate::ring::AppendError;
 use crate::room::Room;
 use crate::segment::{Pin, Segment};
@@ -42,6 +43,14 @@ pub(crate) struct Core {
     pub(crate) handles: AtomicUsize,
     pub(crate) room: Arc<Room>,
     shape: OwnLine<Shape>,
+}
+
+/// What a ring keeps of what its readers have passed.
+pub(crate) enum Kept {
+    /// As much as it has room for. Its first frame has offset `first`.
+    History { first: u64 },
+    /// Nothing: that is used again before more memory is.
+    Queue { quota: Option<Quota> },
 }
 
 /// What every claim reads and almost nobody writes.
@@ -94,7 +103,11 @@ impl Rotation {
 }
 
 impl Core {
-    pub(crate) fn new(config: &RingConfig, is_queue: bool, first: u64) -> Self {
+    pub(crate) fn new(config: &RingConfig, kept: Kept) -> Self {
+        let (is_queue, first, quota) = match kept {
+            Kept::History { first } => (false, first, None),
+            Kept::Queue { quota } => (true, 0, quota),
+        };
         let large_segments = config.segments + config.spare_segments;
         let limits = Limits { bytes: config.segment_bytes as u32, frames: config.segment_frames as u32 };
         let is_step = |step: &usize| step * STEP_RATIO_MIN <= config.segment_bytes;
@@ -113,7 +126,7 @@ impl Core {
             tail: OwnLine(AtomicU64::new(Tail::UNBORN.0)),
             directory: Mutex::new(Directory { first, ..Directory::default() }),
             handles: AtomicUsize::new(1),
-            room: Arc::new(Room::new()),
+            room: Arc::new(Room::new(quota)),
             shape: OwnLine(Shape {
                 halted: AtomicBool::new(true),
                 refused_bytes: AtomicU32::new(0),
@@ -266,6 +279,9 @@ impl Core {
     fn put_in_place(&self, directory: &mut Directory, id: usize, base: u64) {
         let segment = self.segment(id);
         segment.begin(base);
+        if let Some(quota) = self.quota_for(id) {
+            quota.hold(self.limits().bytes as usize);
+        }
         directory.live.push_back(Live { segment: id, generation: segment.generation(), base });
         let mut tail = Tail(self.tail.0.load(Ordering::Relaxed));
         // Others may still add to the full tail (once each) or set the sleep bit, which must survive.
@@ -290,8 +306,16 @@ impl Core {
                 self.retire_oldest(directory);
             }
         }
-        if let Some(step) = self.step_segment(directory, frame_bytes) {
-            return Ok(step);
+        loop {
+            if let Some(step) = self.step_segment(directory, frame_bytes) {
+                return Ok(step);
+            }
+            if !self.is_over_quota(directory, frame_bytes) {
+                break;
+            }
+            if let Some(is_passing) = self.blocked(directory, self.fitting_steps(directory, frame_bytes)) {
+                return Err(is_passing);
+            }
         }
         let mut has_shrunk = false;
         loop {
@@ -327,7 +351,7 @@ impl Core {
                     return Ok(spare);
                 }
             }
-            if let Some(is_passing) = self.blocked(directory) {
+            if let Some(is_passing) = self.blocked(directory, self.large()) {
                 return Err(is_passing);
             }
         }
@@ -339,11 +363,37 @@ impl Core {
         if self.live_large(directory) >= self.shape.0.live_max {
             return None;
         }
+        self.fitting_steps(directory, frame_bytes)
+            .find_map(|place| self.spare_segment(directory, place..place + 1))
+    }
+
+    /// The places of those of that size.
+    fn fitting_steps(&self, directory: &Directory, frame_bytes: u32) -> Range<usize> {
         let live = directory.live.len();
         let first = if live < SMALLEST { 0 } else { live };
-        (first..self.first_large())
-            .filter(|&place| frame_bytes <= self.limits_in(place).bytes)
-            .find_map(|place| self.spare_segment(directory, place..place + 1))
+        let fits = |&place: &usize| frame_bytes <= self.limits_in(place).bytes;
+        // Each step is as large as the one before it, or larger.
+        let first = (first..self.first_large()).find(fits);
+        first.map_or(0..0, |first| first..self.first_large())
+    }
+
+    /// The queues that share the quota hold all of it, and this one goes on without: its readers have something to pass,
+    /// or hold a small segment, and either makes room.
+    fn is_over_quota(&self, directory: &Directory, frame_bytes: u32) -> bool {
+        let Some(quota) = self.quota_for(self.first_large()) else { return false };
+        let is_live = |place: usize| directory.live.iter().any(|live| live.segment == place);
+        let goes_on = 2 <= directory.live.len()
+            || self.fitting_steps(directory, frame_bytes).any(|place| !is_live(place));
+        goes_on
+            && directory.is_gated()
+            && self.live_large(directory) < self.shape.0.live_max
+            && !quota.has_room(self.limits().bytes as usize)
+    }
+
+    /// Who counts the segment in place `id`, if it is a large one beside smaller ones.
+    fn quota_for(&self, id: usize) -> Option<&Quota> {
+        let counts = 0 < self.first_large() && self.first_large() <= id;
+        self.room.quota().filter(|_| counts)
     }
 
     fn first_large(&self) -> usize {
@@ -369,17 +419,25 @@ impl Core {
         let oldest = directory.live.front()?.segment;
         let is_free = self.segment(oldest).is_settled() && self.segment(oldest).retire_if_free();
         is_free.then(|| {
-            directory.pop_oldest();
+            self.pop_oldest(directory);
             oldest
         })
     }
 
     /// Takes the oldest segment out of the ring, whoever holds it.
     fn retire_oldest(&self, directory: &mut Directory) {
-        if let Some(oldest) = directory.pop_oldest() {
+        if let Some(oldest) = self.pop_oldest(directory) {
             self.segment(oldest.segment).retire();
             directory.retired.push(oldest.segment);
         }
+    }
+
+    fn pop_oldest(&self, directory: &mut Directory) -> Option<Live> {
+        let oldest = directory.pop_oldest()?;
+        if let Some(quota) = self.quota_for(oldest.segment) {
+            quota.give_back(self.limits().bytes as usize);
+        }
+        Some(oldest)
     }
 
     /// A retired segment of these places that became free, or the first one never used so far.
@@ -397,15 +455,15 @@ impl Core {
         Some(id)
     }
 
-    /// Asks the readers of every large segment that could be reused to wake producers when they let go.
+    /// Asks the readers of every segment in `places` that could be reused to wake producers when they let go.
     /// `None` if one is free by now; otherwise whether a producer's unfinished append is all that
     /// holds some segment.
-    fn blocked(&self, directory: &Directory) -> Option<bool> {
+    fn blocked(&self, directory: &Directory, places: Range<usize>) -> Option<bool> {
         let is_at_limit = self.live_large(directory) == self.shape.0.live_max;
         let oldest = directory.live.front().filter(|_| is_at_limit).map(|live| live.segment);
         let mut is_passing = false;
         let candidates = oldest.into_iter().chain(directory.retired.iter().copied());
-        for id in candidates.filter(|&id| self.first_large() <= id) {
+        for id in candidates.filter(|id| places.contains(id)) {
             if self.segment(id).want() {
                 if self.segment(id).is_settled() {
                     return None;
@@ -520,6 +578,10 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
+        let live = std::mem::take(&mut self.lock().live);
+        for quota in live.iter().filter_map(|live| self.quota_for(live.segment)) {
+            quota.give_back(self.limits().bytes as usize);
+        }
         for place in &self.shape.0.segments {
             if let Some(segment) = NonNull::new(place.load(Ordering::Acquire)) {
                 // SAFETY: the core's own hold since the segment was allocated, given up once.

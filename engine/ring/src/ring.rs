@@ -12,9 +12,10 @@ use thiserror::Error;
 
 use crate::config::{ConfigError, RingConfig};
 use crate::copy;
-use crate::core::{Core, Rotation};
+use crate::core::{Core, Kept, Rotation};
 use crate::cursor::{Cursor, Gating, Start};
 use crate::prefetch;
+use crate::quota::Quota;
 use crate::segment::Segment;
 use crate::sync::{Arc, Ordering};
 use crate::words::{ADDED_FRAME_BYTES_MAX, Commit, Kind, Tail};
@@ -75,7 +76,7 @@ impl Ring {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn new(config: RingConfig) -> Result<Self, ConfigError> {
-        Self::of(&config, false, 0)
+        Self::of(&config, Kept::History { first: 0 })
     }
 
     /// Makes an empty ring whose first frame will have offset `first`: the tail of a history whose earlier frames are
@@ -85,7 +86,7 @@ impl Ring {
     ///
     /// As [`new`](Self::new).
     pub fn starting_at(config: RingConfig, first: u64) -> Result<Self, ConfigError> {
-        Self::of(&config, false, first)
+        Self::of(&config, Kept::History { first })
     }
 
     /// Makes an empty ring that is a queue and no history: a segment that every [gated](Gating::Gated) cursor has
@@ -97,12 +98,24 @@ impl Ring {
     ///
     /// As [`new`](Self::new).
     pub fn queue(config: RingConfig) -> Result<Self, ConfigError> {
-        Self::of(&config, true, 0)
+        Self::of(&config, Kept::Queue { quota: None })
     }
 
-    fn of(config: &RingConfig, is_queue: bool, first: u64) -> Result<Self, ConfigError> {
+    /// Makes an empty [queue](Self::queue) that takes segments beyond the small ones it begins with only while `quota`
+    /// lasts: otherwise appends see [`AppendError::Full`] until a gated cursor has passed something. A frame that is too
+    /// large for the small segments gets a large one in any case, if no more than one segment waits before it. Where no
+    /// cursor is gated the quota only counts.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn queue_within(config: RingConfig, quota: &Quota) -> Result<Self, ConfigError> {
+        Self::of(&config, Kept::Queue { quota: Some(quota.clone()) })
+    }
+
+    fn of(config: &RingConfig, kept: Kept) -> Result<Self, ConfigError> {
         config.check()?;
-        Ok(Self { core: Arc::new(Core::new(config, is_queue, first)) })
+        Ok(Self { core: Arc::new(Core::new(config, kept)) })
     }
 
     /// Stores one frame, the concatenation of `parts`, and returns its offset. Never waits, except

@@ -1,4 +1,4 @@
-//! Where producers that met a full ring wait.
+//! Where producers that met a full ring wait, and what the ring shares room with.
 //!
 //! Apart from the ring's own state, because a run that outlives its ring wakes them as well. It does
 //! not know whether there is room: whoever is woken tries again.
@@ -7,6 +7,7 @@ use std::task::{Context, Waker};
 
 use slab::Slab;
 
+use crate::quota::Quota;
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 pub(crate) struct Room {
@@ -15,6 +16,7 @@ pub(crate) struct Room {
     changes: AtomicU64,
     /// `changes` before the last look that found no room, or [`NEVER`].
     full_at: AtomicU64,
+    quota: Option<Quota>,
 }
 
 const NEVER: u64 = u64::MAX;
@@ -28,12 +30,17 @@ struct Waiting {
 }
 
 impl Room {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(quota: Option<Quota>) -> Self {
         Self {
             waiting: Mutex::new(Waiting::default()),
             changes: AtomicU64::new(0),
             full_at: AtomicU64::new(NEVER),
+            quota,
         }
+    }
+
+    pub(crate) fn quota(&self) -> Option<&Quota> {
+        self.quota.as_ref()
     }
 
     /// A look found no room and nothing was announced since: appends may be refused without looking.

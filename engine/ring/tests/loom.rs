@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
-use twinlane_ring::{AppendError, Cursor, Gating, Read, Ring, RingConfig, Start, Turns};
+use twinlane_ring::{AppendError, Cursor, Gating, Quota, Read, Ring, RingConfig, Start, Turns};
 
 const FOREVER: Duration = Duration::MAX;
 
@@ -443,28 +443,44 @@ fn a_run_of_frames_is_whole_beside_another_producer() {
 
 #[test]
 fn a_queue_climbs_its_steps_while_it_is_read_and_loses_nothing() {
-    check(3, || {
-        // Its segments have 4, 4, 16 and 64 bytes: two frames of 2 bytes, then more.
-        let config = RingConfig { segment_bytes: 64, segment_frames: 32, segments: 2, spare_segments: 0 };
-        let ring = Ring::queue(config).expect("a valid configuration");
-        let mut cursor = ring.cursor(Start::Oldest, Gating::Gated);
-        for value in 0..3 {
-            append(&ring, value).expect("room");
-        }
-        let producer = thread::spawn(move || {
-            for value in 3..6 {
-                append(&ring, value).expect("room");
+    // Its segments have 4, 4, 16 and 64 bytes: two frames of 2 bytes, then more.
+    let config = RingConfig { segment_bytes: 64, segment_frames: 32, segments: 2, spare_segments: 0 };
+    check(3, move || {
+        climb(&Ring::queue(config).expect("a valid configuration"), 6);
+    });
+}
+
+#[test]
+fn a_queue_whose_quota_is_used_up_is_woken_by_what_is_read_and_loses_nothing() {
+    // It has two small segments of 4 bytes, of two frames each: the fifth one waits.
+    let config = RingConfig { segment_bytes: 16, segment_frames: 8, segments: 2, spare_segments: 0 };
+    check(2, move || {
+        climb(&Ring::queue_within(config, &Quota::new(0)).expect("a valid configuration"), 6);
+    });
+}
+
+/// One appends `values` frames, three of them before the other begins to read.
+fn climb(ring: &Ring, values: u8) {
+    let mut cursor = ring.cursor(Start::Oldest, Gating::Gated);
+    for value in 0..3 {
+        append(ring, value).expect("room");
+    }
+    let producer = {
+        let ring = ring.clone();
+        thread::spawn(move || {
+            for value in 3..values {
+                append_waiting(&ring, value);
             }
             ring
-        });
-        let mut seen = Vec::new();
-        while seen.len() < 6 {
-            assert!(cursor.park_readable(FOREVER));
-            seen.extend(values(&mut cursor));
-        }
-        assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
-        drop(producer.join().expect("no panic"));
-    });
+        })
+    };
+    let mut seen = Vec::new();
+    while seen.len() < usize::from(values) {
+        assert!(cursor.park_readable(FOREVER));
+        seen.extend(self::values(&mut cursor));
+    }
+    assert_eq!(seen, (0..values).collect::<Vec<_>>());
+    drop(producer.join().expect("no panic"));
 }
 
 /// Leaves one piece of work and helps. What is left is there: so appending and saying so go together.

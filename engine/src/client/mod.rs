@@ -23,6 +23,7 @@ use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
 use twinlane_proto::control::{Goodbye, Resume};
 use twinlane_proto::{Code, Control};
+use twinlane_ring::Quota;
 
 use crate::config::ConnectOptions;
 use crate::error::{DeclareError, OpenError};
@@ -46,6 +47,8 @@ pub(crate) struct ClientCore {
     next_request: AtomicU32,
     reconnects: AtomicU64,
     events: broadcast::Sender<SessionEvent>,
+    /// What all publishers' queues hold together.
+    queues: Quota,
 }
 
 #[derive(Clone)]
@@ -93,6 +96,8 @@ impl ClientCore {
             next_request: AtomicU32::new(1),
             reconnects: AtomicU64::new(0),
             events: broadcast::Sender::new(EVENTS_MAX),
+            // The first publisher raises it.
+            queues: Quota::new(0),
         }
     }
 

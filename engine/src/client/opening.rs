@@ -40,8 +40,9 @@ impl ClientCore {
                 TopicRef::Id(id) => parse_name(&format!("$topic/{id}")).map_err(DeclareError::from)?,
             };
             let meta = TopicMeta { id: opened.topic, name, epoch: opened.epoch, spec: opened.spec };
-            let publisher =
-                Arc::new(RemotePublisher::new(lane, topic.clone(), Arc::new(meta), options.queue_bytes));
+            let (meta, queue_bytes) = (Arc::new(meta), options.queue_bytes);
+            let publisher = RemotePublisher::new(lane, topic.clone(), meta, queue_bytes, &self.queues);
+            let publisher = Arc::new(publisher);
             lock(&self.state).publishers.insert(lane, Arc::clone(&publisher));
             publisher.asked_on.claim(&link);
             publisher.start(&link, &opened);
