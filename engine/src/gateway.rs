@@ -49,9 +49,9 @@ pub fn tls_config(
 }
 
 /// What is written to `socket` waits in the system only in small amounts, so that what is written next is the newest
-/// there is: for clients of fast topics.
+/// there is.
 pub fn keep_short(socket: &TcpStream) {
-    transport::keep_short(socket, true);
+    transport::keep_short(socket);
 }
 
 /// Takes a client whose bytes come in the messages of a WebSocket. Call it inside the runtime that shall carry it.

@@ -161,10 +161,9 @@ impl Link {
             over_notify: Notify::new(),
         });
         link.pump(lock(&link.state));
-        let backlog = stream.backlog();
         let (read_half, write_half) = tokio::io::split(stream);
         tokio::spawn(reader::run(Arc::clone(&link), read_half));
-        tokio::spawn(stream_writer::run(Arc::clone(&link), write_half, backlog));
+        tokio::spawn(stream_writer::run(Arc::clone(&link), write_half));
         link
     }
 

@@ -1,13 +1,13 @@
 //! Writes a connection's stream: control frames first, then whole runs from every ring that has something.
 //!
-//! Under load one write carries tens of kilobytes; when idle a single message goes out at once. While fast topics are
-//! among them, they are read from their rings only when the socket takes more, in small pieces where it did not take
-//! the last one at once: what waits for a slow peer then waits in the ring, where it can still be replaced by something
-//! newer.
+//! Under load one write carries tens of kilobytes; when idle a single message goes out at once. The rings are read only
+//! when the socket takes more: what waits for a slow peer waits there, gets into one write together, and can still be
+//! replaced by something newer. Of fast topics only small pieces are read where the socket did not take the last one at
+//! once.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt, WriteHalf};
@@ -21,7 +21,7 @@ use super::write_batch::WriteBatch;
 use super::{CLOSE_DEADLINE, Closing, Link};
 use crate::cursors::{Cursors, Step};
 use crate::lock::lock;
-use crate::transport::{Backlog, Stream, TLS_BYTES, activity};
+use crate::transport::{Stream, TLS_BYTES, activity};
 
 /// Bytes gathered into one write: measured to be where TLS stops gaining from larger ones.
 const BATCH_BYTES: usize = TLS_BYTES;
@@ -36,16 +36,14 @@ const HELD_BACK_TURN_BYTES: usize = 2 << 10;
 /// A peer that takes nothing for this long is dead.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
-pub(super) async fn run(link: Arc<Link>, stream: WriteHalf<Stream>, backlog: Arc<Backlog>) {
+pub(super) async fn run(link: Arc<Link>, stream: WriteHalf<Stream>) {
     let writer = Writer {
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         link: Arc::clone(&link),
         stream,
         cursors: Cursors::new(),
         batch: WriteBatch::default(),
-        unflushed: false,
         held_back: false,
-        backlog,
         carries_fast: false,
     };
     let closing = writer.write_all().await;
@@ -57,10 +55,8 @@ struct Writer {
     stream: WriteHalf<Stream>,
     cursors: Cursors<Outlet>,
     batch: WriteBatch,
-    unflushed: bool,
     /// The socket did not take the last write at once.
     held_back: bool,
-    backlog: Arc<Backlog>,
     /// Fast topics go over this stream.
     carries_fast: bool,
     timer: Pin<Box<Sleep>>,
@@ -69,7 +65,6 @@ struct Writer {
 /// What there is to do.
 enum Work {
     Write,
-    Flush,
     Tick,
     Close(Closing),
 }
@@ -85,10 +80,6 @@ impl Writer {
                     }
                     self.held_back = false;
                     deadline(WRITE_DEADLINE, std::future::poll_fn(|cx| self.poll_write(cx))).await
-                }
-                Work::Flush => {
-                    self.unflushed = false;
-                    deadline(WRITE_DEADLINE, self.stream.flush()).await
                 }
                 Work::Tick => {
                     self.link.input(Input::Tick);
@@ -107,19 +98,14 @@ impl Writer {
         }
     }
 
-    /// Writes the batch. TLS keeps what the socket did not take; most often that is nothing, and it is done here.
+    /// Writes the batch. TLS keeps what the socket did not take: the rings are read on when that is gone, too.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        let written = self.batch.poll_write_all(cx, &mut self.stream);
-        self.held_back |= written.is_pending();
-        ready!(written)?;
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.unflushed = flushed.is_pending();
-        self.held_back |= self.unflushed;
-        Poll::Ready(match flushed {
-            Poll::Ready(flushed) => flushed,
-            // What else there is goes first: larger writes cost less.
-            Poll::Pending => Ok(()),
-        })
+        let done = match self.batch.poll_write_all(cx, &mut self.stream) {
+            Poll::Ready(Ok(())) => Pin::new(&mut self.stream).poll_flush(cx),
+            other => other,
+        };
+        self.held_back |= done.is_pending();
+        done
     }
 
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Work> {
@@ -131,22 +117,13 @@ impl Writer {
                 let _ = self.link.stream.add(seat);
             }
         }
-        if self.carries_fast {
-            if self.link.has_datagrams() {
-                self.set_carries_fast(false);
-            } else if self.unflushed {
-                return Poll::Ready(Work::Flush);
-            }
-        }
+        self.carries_fast &= !self.link.has_datagrams();
         let (closing, next_tick) = self.take_control();
         if closing.is_none() {
             self.gather(cx);
         }
         if !self.batch.is_empty() {
             return Poll::Ready(Work::Write);
-        }
-        if self.unflushed {
-            return Poll::Ready(Work::Flush);
         }
         if let Some(closing) = closing {
             return Poll::Ready(Work::Close(closing));
@@ -181,11 +158,6 @@ impl Writer {
         (state.closing.clone(), state.deadline)
     }
 
-    fn set_carries_fast(&mut self, carries_fast: bool) {
-        self.carries_fast = carries_fast;
-        self.backlog.keep_short(carries_fast);
-    }
-
     /// There is nothing to send: whoever missed something hears of it now.
     fn tell_left_out(&mut self) {
         let mut told = false;
@@ -211,10 +183,8 @@ impl Writer {
             let Poll::Ready((key, step)) = self.cursors.poll_next(cx, turn_bytes.min(room_bytes)) else {
                 return self.tell_left_out();
             };
-            if self.cursors.tag(key).fast && !self.carries_fast {
-                self.set_carries_fast(true);
-            }
             let outlet = self.cursors.tag(key);
+            self.carries_fast |= outlet.fast;
             match step {
                 Step::Run(run) => {
                     let position = run.end_offset();

@@ -6,7 +6,6 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -56,21 +55,6 @@ impl std::fmt::Display for Carrier {
 /// Bytes that are encrypted for one write and wait for the socket at most. More at once would be several writes.
 pub(crate) const TLS_BYTES: usize = 128 << 10;
 
-/// How much of what is written may wait in the system before it is sent. Held by who writes, while the stream itself
-/// is split between tasks.
-#[derive(Debug, Default)]
-pub(crate) struct Backlog {
-    short: AtomicBool,
-}
-
-impl Backlog {
-    /// With `short`, a TCP socket takes more only when little of what it has is unsent, so that what is written next is
-    /// the newest there is. It costs a wake per few kilobytes on a slow path. From the next write on.
-    pub(crate) fn keep_short(&self, short: bool) {
-        self.short.store(short, Ordering::Relaxed);
-    }
-}
-
 /// Bytes in order, both ways.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
@@ -80,9 +64,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> ByteStream for S {}
 pub(crate) struct Stream {
     pipe: Pipe,
     peer: SocketAddr,
-    backlog: Arc<Backlog>,
-    /// What the socket was told of it.
-    is_short: bool,
     /// Held for its drop: the connection is open until then.
     _open: Option<Arc<OpenConnection>>,
 }
@@ -97,11 +78,6 @@ impl Stream {
         }
     }
 
-    /// The choice of how much waits in the system.
-    pub(crate) fn backlog(&self) -> Arc<Backlog> {
-        Arc::clone(&self.backlog)
-    }
-
     /// The other end, as it was when the connection was made.
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
@@ -113,10 +89,13 @@ impl Stream {
         open: Option<Arc<OpenConnection>>,
     ) -> Self {
         bound_waiting(&mut tls, TLS_BYTES);
+        // What TLS takes of a write waits in it; the next one comes when that is gone.
+        tcp::keep_short(tls.get_ref().0.socket());
         Self::new(Pipe::Tls(Box::new(tls)), peer, open)
     }
 
     pub(super) fn plain(socket: TcpStream, peer: SocketAddr, open: Option<Arc<OpenConnection>>) -> Self {
+        tcp::keep_short(&socket);
         Self::new(Pipe::Plain(socket), peer, open)
     }
 
@@ -127,8 +106,7 @@ impl Stream {
 
     /// The same stream to whoever uses it, whose bytes go through `bytes` on their way to `self`.
     pub(super) fn carried_by(&self, bytes: Box<dyn ByteStream>) -> Self {
-        let outer = Self::new(Pipe::Foreign(bytes, self.carrier()), self.peer, None);
-        Self { backlog: self.backlog(), ..outer }
+        Self::new(Pipe::Foreign(bytes, self.carrier()), self.peer, None)
     }
 
     /// A stream of a QUIC connection: `carrier` says of which kind.
@@ -142,25 +120,7 @@ impl Stream {
     }
 
     fn new(pipe: Pipe, peer: SocketAddr, open: Option<Arc<OpenConnection>>) -> Self {
-        Self { pipe, peer, backlog: Arc::default(), is_short: false, _open: open }
-    }
-
-    /// Tells the socket what was chosen, if that changed.
-    fn apply_backlog(&mut self) {
-        let short = self.backlog.short.load(Ordering::Relaxed);
-        if short == self.is_short {
-            return;
-        }
-        self.is_short = short;
-        match &mut self.pipe {
-            // What TLS takes of a write waits in it; the next one comes when that is gone.
-            Pipe::Tls(tls) => tcp::keep_short(tls.get_ref().0.socket(), short),
-            Pipe::Plain(socket) => tcp::keep_short(socket, short),
-            // QUIC's stream is one of a connection that carries fast topics in datagrams.
-            Pipe::Quic(_) => {}
-            // Whoever carries it keeps little.
-            Pipe::Foreign(..) => {}
-        }
+        Self { pipe, peer, _open: open }
     }
 }
 
@@ -242,9 +202,7 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.apply_backlog();
-        match &mut this.pipe {
+        match &mut self.get_mut().pipe {
             Pipe::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
             Pipe::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
             Pipe::Quic(quic) => AsyncWrite::poll_write(Pin::new(&mut quic.send), cx, buf),
@@ -257,9 +215,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.apply_backlog();
-        match &mut this.pipe {
+        match &mut self.get_mut().pipe {
             Pipe::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
             Pipe::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
             Pipe::Quic(quic) => quic.poll_write_vectored(cx, bufs),

@@ -23,8 +23,8 @@ use super::trust::{Check, ClientTls};
 /// Connections that wait for `accept`: a burst of clients that reconnect at once must not be dropped by the kernel.
 const BACKLOG: i32 = 4_096;
 
-/// Unsent bytes that a socket may hold while fast topics go over it: 32 ms of a link of 1 Mbit/s. What the network
-/// takes at once is never unsent, so it bounds no path that is faster than its reader.
+/// Unsent bytes that a socket may hold: 32 ms of a link of 1 Mbit/s. What the network takes at once is never unsent, so
+/// it bounds no path that is faster than its reader.
 const SHORT_BACKLOG_BYTES: u32 = 4 << 10;
 
 /// Connects to `addr` over TCP, with TLS unless `tls` is `None`.
@@ -85,11 +85,12 @@ pub(super) fn bound(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Whether `socket` takes more only when little of what it has is unsent.
-pub(crate) fn keep_short(socket: &TcpStream, short: bool) {
-    // Zero is the system's own setting, which is no bound. Fails only on a connection that is gone.
-    let unsent_bytes_max = if short { SHORT_BACKLOG_BYTES } else { 0 };
-    let _ = SockRef::from(socket).set_tcp_notsent_lowat(unsent_bytes_max);
+/// From now on `socket` takes more only when little of what it has is unsent. What waits does so in the rings, where
+/// messages that wait for one another get into one write with one header and one TLS record, and where an old value can
+/// still be replaced by a new one. It costs a wake for every few kilobytes on a slow path.
+pub(crate) fn keep_short(socket: &TcpStream) {
+    // Fails only on a connection that is gone.
+    let _ = SockRef::from(socket).set_tcp_notsent_lowat(SHORT_BACKLOG_BYTES);
 }
 
 /// The server's side of the TLS handshake. The caller bounds its time.

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use twinlane::{
     DeclareError, Delivery, EngineConfig, GapCause, MessageOptions, Missing, OpenError, PublishError,
-    Publisher, PublisherOptions, Start, SubscribeOptions, Subscription, TopicSpec, TryPublishError,
+    Publisher, PublisherOptions, Session, Start, SubscribeOptions, Subscription, TopicSpec, TryPublishError,
 };
+use twinlane_tests::Relay;
 
 use crate::world::{Carrier, World, next_delivery, next_message, payload, proven, until, within};
 
@@ -322,4 +323,34 @@ async fn key_and_headers_arrive_as_they_were_given() {
         assert!(matches!(refused, Err(PublishError::BadOptions(_))), "{carrier:?}: {refused:?}");
         assert_eq!(publisher.publish(b"next").await.unwrap().seq, 2, "what was refused took no seq");
     }
+}
+
+// A slow link has no bytes to waste: one by one each of these messages costs a header and a TLS record of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_wait_for_a_slow_link_share_headers_and_cost_few_bytes_beside_their_frames() {
+    const MESSAGES: u64 = 3_000;
+    /// Head and payload.
+    const FRAME_BYTES: u64 = 32 + 16;
+    let world = World::new().await;
+    world.engine.declare("orders", TopicSpec::reliable()).unwrap();
+    let relay = Relay::start_slow(world.addr(), 1, 1_000_000).await.unwrap();
+    let mut behind = world.session_via(Carrier::Tcp, &relay).await.subscribe("orders").await.unwrap();
+    let mut beside = world.session(Carrier::Tcp).await.subscribe("orders").await.unwrap();
+    let mut publisher = Session::local(&world.engine).publisher("orders").await.unwrap();
+    relay.hold(true);
+    let before = relay.tcp_bytes_to_clients();
+    for seq in 1..=MESSAGES {
+        publisher.publish(&[seq.to_le_bytes(), seq.to_le_bytes()].concat()).await.unwrap();
+        // When the other one has it, this one's connection was asked to carry it, too.
+        assert_eq!(next_message(&mut beside).await.seq(), seq);
+    }
+    relay.hold(false);
+    for seq in 1..=MESSAGES {
+        assert_eq!(next_message(&mut behind).await.seq(), seq);
+    }
+    let carried_bytes = relay.tcp_bytes_to_clients() - before;
+    assert!(
+        carried_bytes < MESSAGES * FRAME_BYTES * 5 / 4,
+        "{carried_bytes} bytes for {MESSAGES} messages of {FRAME_BYTES}"
+    );
 }
