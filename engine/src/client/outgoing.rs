@@ -23,8 +23,8 @@ use crate::topics::last::LastValues;
 use crate::topics::{frame_bytes_max, ring_config_for};
 
 /// What the publishers of one session hold together beyond what each of them begins with, in multiples of the longest
-/// of their queues. Without it a thousand topics at full speed filled gigabytes with messages that wait, all of them
-/// out of the cache: they took 2.3 times as long.
+/// of their queues. Without it a thousand topics at full speed filled gigabytes with messages that wait, and where the
+/// host gives memory back slowly each message took half as long again.
 const QUEUES_HELD_AT_ONCE: usize = 4;
 
 /// Keys of one publisher of a `latest` topic whose newest value is kept until it has surely arrived.
