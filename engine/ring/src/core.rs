@@ -367,7 +367,7 @@ impl Core {
             .find_map(|place| self.spare_segment(directory, place..place + 1))
     }
 
-    /// The places of those of that size.
+    /// The places of the segments before the large ones that take the frame and are in step with what waits.
     fn fitting_steps(&self, directory: &Directory, frame_bytes: u32) -> Range<usize> {
         let live = directory.live.len();
         let first = if live < SMALLEST { 0 } else { live };
@@ -432,6 +432,7 @@ impl Core {
         }
     }
 
+    /// Every segment leaves the ring here, and what it held of the quota with it.
     fn pop_oldest(&self, directory: &mut Directory) -> Option<Live> {
         let oldest = directory.pop_oldest()?;
         if let Some(quota) = self.quota_for(oldest.segment) {
@@ -578,10 +579,10 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        let live = std::mem::take(&mut self.lock().live);
-        for quota in live.iter().filter_map(|live| self.quota_for(live.segment)) {
-            quota.give_back(self.limits().bytes as usize);
-        }
+        let mut directory = self.lock();
+        // Gives back what they held of the quota.
+        while self.pop_oldest(&mut directory).is_some() {}
+        drop(directory);
         for place in &self.shape.0.segments {
             if let Some(segment) = NonNull::new(place.load(Ordering::Acquire)) {
                 // SAFETY: the core's own hold since the segment was allocated, given up once.

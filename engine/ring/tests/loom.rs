@@ -446,7 +446,7 @@ fn a_queue_climbs_its_steps_while_it_is_read_and_loses_nothing() {
     // Its segments have 4, 4, 16 and 64 bytes: two frames of 2 bytes, then more.
     let config = RingConfig { segment_bytes: 64, segment_frames: 32, segments: 2, spare_segments: 0 };
     check(3, move || {
-        climb(&Ring::queue(config).expect("a valid configuration"), 6);
+        climb(&Ring::queue(config).expect("a valid configuration"));
     });
 }
 
@@ -455,12 +455,12 @@ fn a_queue_whose_quota_is_used_up_is_woken_by_what_is_read_and_loses_nothing() {
     // It has two small segments of 4 bytes, of two frames each: the fifth one waits.
     let config = RingConfig { segment_bytes: 16, segment_frames: 8, segments: 2, spare_segments: 0 };
     check(2, move || {
-        climb(&Ring::queue_within(config, &Quota::new(0)).expect("a valid configuration"), 6);
+        climb(&Ring::queue_within(config, &Quota::new(0)).expect("a valid configuration"));
     });
 }
 
-/// One appends `values` frames, three of them before the other begins to read.
-fn climb(ring: &Ring, values: u8) {
+/// One appends six frames, three of them before the other begins to read.
+fn climb(ring: &Ring) {
     let mut cursor = ring.cursor(Start::Oldest, Gating::Gated);
     for value in 0..3 {
         append(ring, value).expect("room");
@@ -468,18 +468,18 @@ fn climb(ring: &Ring, values: u8) {
     let producer = {
         let ring = ring.clone();
         thread::spawn(move || {
-            for value in 3..values {
+            for value in 3..6 {
                 append_waiting(&ring, value);
             }
             ring
         })
     };
     let mut seen = Vec::new();
-    while seen.len() < usize::from(values) {
+    while seen.len() < 6 {
         assert!(cursor.park_readable(FOREVER));
-        seen.extend(self::values(&mut cursor));
+        seen.extend(values(&mut cursor));
     }
-    assert_eq!(seen, (0..values).collect::<Vec<_>>());
+    assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
     drop(producer.join().expect("no panic"));
 }
 
