@@ -249,9 +249,12 @@ impl Datagrams {
         }
     }
 
-    /// Ends the connection, its streams included: what is queued is not sent. The peer sees `code` and `reason`.
+    /// Ends the connection, its streams included: what is queued is not sent. The peer sees `code` and `reason`. A
+    /// connection that is over stays as it is.
     pub(crate) fn close(&self, code: u16, reason: &str) {
         match &self.path {
+            // Closing again would make quinn forget what ended it.
+            Path::Quic(quic) if quic.connection.close_reason().is_some() => {}
             Path::Quic(quic) => quic.connection.close(VarInt::from(code), reason.as_bytes()),
             #[cfg(feature = "simulation")]
             Path::Simulated(path, _) => path.close(reason),

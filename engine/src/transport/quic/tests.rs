@@ -11,6 +11,8 @@ use crate::{Identity, Trust};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 const DATAGRAM_BYTES: usize = 1_000;
+/// A datagram that a server closes the connection at, and what it says then.
+const ENOUGH: &str = "enough";
 
 /// A server that reads datagrams and counts them.
 struct Reader {
@@ -38,8 +40,11 @@ impl Reader {
             tokio::spawn(async move {
                 let _stream = incoming.stream;
                 let datagrams = incoming.datagrams.expect("a QUIC connection has datagrams");
-                while datagrams.recv().await.is_ok() {
+                while let Ok(datagram) = datagrams.recv().await {
                     count.fetch_add(1, Ordering::Relaxed);
+                    if datagram == ENOUGH {
+                        datagrams.close(7, ENOUGH);
+                    }
                 }
             });
         });
@@ -96,8 +101,19 @@ async fn a_closed_connection_ends_the_wait_for_room() {
         looked += 1;
         datagrams.poll_room(cx)
     });
-    let both = async { tokio::join!(waiting, async { datagrams.close(7, "enough") }) };
+    let both = async { tokio::join!(waiting, async { datagrams.close(7, ENOUGH) }) };
     tokio::time::timeout(TIMEOUT, both).await.expect("closing wakes who waits for room");
     assert!(looked > 1, "there was room in a full queue");
     assert!(datagrams.send(Bytes::from_static(b"late")).is_err());
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_again_still_says_why_it_ended() {
+    let server = Reader::start();
+    let (_stream, datagrams) = server.connect().await;
+    datagrams.send(Bytes::from_static(ENOUGH.as_bytes())).expect("there is room");
+    let ended = tokio::time::timeout(TIMEOUT, datagrams.closed()).await.expect("the server closes it");
+    assert!(ended.to_string().contains(ENOUGH), "{ended}");
+    datagrams.close(0, "");
+    assert_eq!(datagrams.closed().await.to_string(), ended.to_string());
 }
