@@ -161,9 +161,10 @@ impl Link {
             over_notify: Notify::new(),
         });
         link.pump(lock(&link.state));
+        let taken = stream.taken();
         let (read_half, write_half) = tokio::io::split(stream);
         tokio::spawn(reader::run(Arc::clone(&link), read_half));
-        tokio::spawn(stream_writer::run(Arc::clone(&link), write_half));
+        tokio::spawn(stream_writer::run(Arc::clone(&link), write_half, taken));
         link
     }
 

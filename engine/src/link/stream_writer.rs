@@ -21,7 +21,7 @@ use super::write_batch::WriteBatch;
 use super::{CLOSE_DEADLINE, Closing, Link};
 use crate::cursors::{Cursors, Step};
 use crate::lock::lock;
-use crate::transport::{Stream, TLS_BYTES, activity};
+use crate::transport::{Stream, TLS_BYTES, Taken, activity};
 
 /// Bytes gathered into one write: measured to be where TLS stops gaining from larger ones.
 const BATCH_BYTES: usize = TLS_BYTES;
@@ -33,14 +33,15 @@ const FRESH_TURN_BYTES: usize = 4 << 10;
 /// it one, a second topic would get what the first leaves, write after write.
 const HELD_BACK_BATCH_BYTES: usize = 4 << 10;
 const HELD_BACK_TURN_BYTES: usize = 2 << 10;
-/// A peer that takes nothing for this long is dead.
+/// A peer that takes nothing for this long is dead. One that takes a little is slow: it may need longer for a write.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
-pub(super) async fn run(link: Arc<Link>, stream: WriteHalf<Stream>) {
+pub(super) async fn run(link: Arc<Link>, stream: WriteHalf<Stream>, taken: Taken) {
     let writer = Writer {
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         link: Arc::clone(&link),
         stream,
+        taken,
         cursors: Cursors::new(),
         batch: WriteBatch::default(),
         held_back: false,
@@ -53,6 +54,7 @@ pub(super) async fn run(link: Arc<Link>, stream: WriteHalf<Stream>) {
 struct Writer {
     link: Arc<Link>,
     stream: WriteHalf<Stream>,
+    taken: Taken,
     cursors: Cursors<Outlet>,
     batch: WriteBatch,
     /// The socket did not take the last write at once.
@@ -79,14 +81,16 @@ impl Writer {
                         activity();
                     }
                     self.held_back = false;
-                    deadline(WRITE_DEADLINE, std::future::poll_fn(|cx| self.poll_write(cx))).await
+                    let taken = self.taken.clone();
+                    let written = std::future::poll_fn(|cx| self.poll_write(cx));
+                    deadline(WRITE_DEADLINE, Some(&taken), written).await
                 }
                 Work::Tick => {
                     self.link.input(Input::Tick);
                     Ok(())
                 }
                 Work::Close(closing) => {
-                    let _ = deadline(CLOSE_DEADLINE, self.stream.shutdown()).await;
+                    let _ = deadline(CLOSE_DEADLINE, None, self.stream.shutdown()).await;
                     self.link.stream.shut(&mut self.cursors);
                     return closing;
                 }
@@ -229,17 +233,76 @@ impl Writer {
     }
 }
 
-/// Waits for `work` no longer than `limit`. A write that is done at once, as most are, costs no timer.
-async fn deadline(limit: Duration, work: impl Future<Output = std::io::Result<()>>) -> Result<(), Closing> {
+/// Waits for `work` until for `limit` nothing was `taken`, or no longer than `limit` in all. A write that is done at
+/// once, as most are, costs no timer.
+async fn deadline(
+    limit: Duration,
+    taken: Option<&Taken>,
+    work: impl Future<Output = std::io::Result<()>>,
+) -> Result<(), Closing> {
     let mut work = pin!(work);
     let at_once = std::future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
     let done = match at_once {
         Poll::Ready(done) => Ok(done),
-        Poll::Pending => tokio::time::timeout(limit, work).await,
+        Poll::Pending => loop {
+            let before = taken.map(Taken::bytes);
+            let done = tokio::time::timeout(limit, work.as_mut()).await;
+            if done.is_ok() || before == taken.map(Taken::bytes) {
+                break done;
+            }
+        },
     };
     match done {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(Closing::new(Code::Normal, error.to_string())),
         Err(_) => Err(Closing::new(Code::Dead, format!("the peer took nothing for {limit:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::transport::Carrier;
+
+    const PIPE_BYTES: usize = 1 << 10;
+    const WRITE_BYTES: usize = 64 * PIPE_BYTES;
+
+    /// One write into a pipe, with the deadline of a write.
+    fn write() -> (DuplexStream, impl Future<Output = Result<(), Closing>>) {
+        let (near, far) = tokio::io::duplex(PIPE_BYTES);
+        let peer = "127.0.0.1:1".parse().expect("an address");
+        let mut stream = Stream::foreign(Box::new(near), Carrier::Tcp, peer);
+        let taken = stream.taken();
+        let written = async move {
+            deadline(WRITE_DEADLINE, Some(&taken), async { stream.write_all(&[7; WRITE_BYTES]).await }).await
+        };
+        (far, written)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_a_little_now_and_then_is_slow_and_not_dead() {
+        let (mut far, written) = write();
+        let started = Instant::now();
+        let slow = tokio::spawn(async move {
+            for _ in 0..WRITE_BYTES / PIPE_BYTES {
+                tokio::time::sleep(WRITE_DEADLINE / 2).await;
+                far.read_exact(&mut [0; PIPE_BYTES]).await.expect("there is more");
+            }
+        });
+        assert!(written.await.is_ok());
+        assert!(started.elapsed() > 10 * WRITE_DEADLINE);
+        slow.await.expect("it has read everything");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_is_dead_after_the_deadline() {
+        let (_far, written) = write();
+        let started = Instant::now();
+        let closing = written.await.expect_err("nothing was taken");
+        assert_eq!(closing.code, Code::Dead);
+        assert!((WRITE_DEADLINE..=2 * WRITE_DEADLINE).contains(&started.elapsed()));
     }
 }

@@ -11,6 +11,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::stream::Taken;
+
 /// As much as one system call brings: what a peer of ours writes at once, but for the heads of its records.
 const READ_BUFFER_BYTES: usize = 128 << 10;
 
@@ -26,6 +28,7 @@ thread_local! {
 pub(super) struct Buffered {
     socket: TcpStream,
     held: Option<Held>,
+    taken: Taken,
 }
 
 /// Bytes read from the socket and not yet taken: `bytes[start..end]`, never empty.
@@ -37,11 +40,15 @@ struct Held {
 
 impl Buffered {
     pub(super) fn new(socket: TcpStream) -> Self {
-        Self { socket, held: None }
+        Self { socket, held: None, taken: Taken::default() }
     }
 
     pub(super) fn socket(&self) -> &TcpStream {
         &self.socket
+    }
+
+    pub(super) fn taken(&self) -> &Taken {
+        &self.taken
     }
 }
 
@@ -72,7 +79,8 @@ impl AsyncRead for Buffered {
 
 impl AsyncWrite for Buffered {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write(cx, buf)
+        let this = self.get_mut();
+        this.taken.note(Pin::new(&mut this.socket).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -80,12 +88,13 @@ impl AsyncWrite for Buffered {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let socket = Pin::new(&mut self.get_mut().socket);
-        match bufs {
+        let this = self.get_mut();
+        let socket = Pin::new(&mut this.socket);
+        this.taken.note(match bufs {
             // The usual case, one record: `send` costs the kernel less than a `writev` of one slice.
             [only] => socket.poll_write(cx, only),
             _ => socket.poll_write_vectored(cx, bufs),
-        }
+        })
     }
 
     fn is_write_vectored(&self) -> bool {

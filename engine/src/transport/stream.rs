@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -55,6 +56,25 @@ impl std::fmt::Display for Carrier {
 /// Bytes that are encrypted for one write and wait for the socket at most. More at once would be several writes.
 pub(crate) const TLS_BYTES: usize = 128 << 10;
 
+/// How much of what was written has left this process so far. Held by who writes, while the stream itself is split
+/// between tasks: whoever takes something now and then is slow, and not dead.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Taken(Arc<AtomicU64>);
+
+impl Taken {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The outcome of a write, which is passed on.
+    pub(super) fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.0.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
+        written
+    }
+}
+
 /// Bytes in order, both ways.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
@@ -64,6 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> ByteStream for S {}
 pub(crate) struct Stream {
     pipe: Pipe,
     peer: SocketAddr,
+    taken: Taken,
     /// Held for its drop: the connection is open until then.
     _open: Option<Arc<OpenConnection>>,
 }
@@ -76,6 +97,11 @@ impl Stream {
             Pipe::Quic(quic) => quic.carrier,
             Pipe::Foreign(_, carrier) => *carrier,
         }
+    }
+
+    /// What it has carried.
+    pub(crate) fn taken(&self) -> Taken {
+        self.taken.clone()
     }
 
     /// The other end, as it was when the connection was made.
@@ -91,7 +117,9 @@ impl Stream {
         bound_waiting(&mut tls, TLS_BYTES);
         // What TLS takes of a write waits in it; the next one comes when that is gone.
         tcp::keep_short(tls.get_ref().0.socket());
-        Self::new(Pipe::Tls(Box::new(tls)), peer, open)
+        // TLS takes more than the socket does.
+        let taken = tls.get_ref().0.taken().clone();
+        Self { taken, ..Self::new(Pipe::Tls(Box::new(tls)), peer, open) }
     }
 
     pub(super) fn plain(socket: TcpStream, peer: SocketAddr, open: Option<Arc<OpenConnection>>) -> Self {
@@ -120,7 +148,7 @@ impl Stream {
     }
 
     fn new(pipe: Pipe, peer: SocketAddr, open: Option<Arc<OpenConnection>>) -> Self {
-        Self { pipe, peer, _open: open }
+        Self { pipe, peer, taken: Taken::default(), _open: open }
     }
 }
 
@@ -202,12 +230,13 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().pipe {
-            Pipe::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+        let this = self.get_mut();
+        this.taken.note(match &mut this.pipe {
+            Pipe::Tls(tls) => return Pin::new(tls).poll_write(cx, buf),
             Pipe::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
             Pipe::Quic(quic) => AsyncWrite::poll_write(Pin::new(&mut quic.send), cx, buf),
             Pipe::Foreign(bytes, _) => Pin::new(bytes).poll_write(cx, buf),
-        }
+        })
     }
 
     fn poll_write_vectored(
@@ -215,12 +244,13 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().pipe {
-            Pipe::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+        let this = self.get_mut();
+        this.taken.note(match &mut this.pipe {
+            Pipe::Tls(tls) => return Pin::new(tls).poll_write_vectored(cx, bufs),
             Pipe::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
             Pipe::Quic(quic) => quic.poll_write_vectored(cx, bufs),
             Pipe::Foreign(bytes, _) => Pin::new(bytes).poll_write_vectored(cx, bufs),
-        }
+        })
     }
 
     fn is_write_vectored(&self) -> bool {
