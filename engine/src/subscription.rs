@@ -1,6 +1,5 @@
 //! Subscribing: messages and gaps of every topic that a filter matches, as they come.
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use tokio::time::{Instant, Sleep};
+use twinlane_proto::numbered::Numbered;
 use twinlane_proto::{Filter, GapCause, Outcome};
 
 use crate::client::Client;
@@ -46,7 +46,7 @@ const QUEUE_BYTES_MIN: usize = 4 << 10;
 /// ```
 pub struct Subscription {
     source: Source,
-    trackers: HashMap<u32, Tracker>,
+    trackers: Numbered<Tracker>,
     stats: SubscriptionStats,
     current: Option<(Batch, BatchPosition)>,
     /// Batches that are ready before the next incoming is looked at.
@@ -120,7 +120,7 @@ impl Subscription {
     fn of(source: Source) -> Self {
         Self {
             source,
-            trackers: HashMap::new(),
+            trackers: Numbered::default(),
             stats: SubscriptionStats::default(),
             current: None,
             ready: std::collections::VecDeque::new(),

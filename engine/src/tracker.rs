@@ -7,11 +7,12 @@
 mod found;
 mod ledger;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use twinlane_proto::GapCause;
 use twinlane_proto::frame::{Frames, MessageRef, deadline_us};
+use twinlane_proto::numbered::Numbered;
 
 use self::found::Found;
 use self::ledger::{Ledger, add};
@@ -31,7 +32,7 @@ pub(crate) struct Tracker {
     /// Reliable: the offset that must come next.
     next_offset: u64,
     /// Fast: the publisher streams seen so far.
-    sources: HashMap<u32, SeqWindow>,
+    sources: Numbered<SeqWindow>,
     /// Streams with this number or a higher one are known from their beginning.
     next_source: u32,
     /// Streams that ended last, so that a straggler does not begin one again. Bounded.
@@ -49,7 +50,7 @@ impl Tracker {
         Self {
             topic,
             next_offset,
-            sources: HashMap::new(),
+            sources: Numbered::default(),
             next_source,
             ended: VecDeque::new(),
             hole_cause: GapCause::Lost,

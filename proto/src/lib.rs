@@ -10,6 +10,7 @@
 //! - [`session`]: who may say what and when, liveness, credit
 //! - [`code`]: why something was refused or closed
 //! - [`limits`]: every bound, with its unit and its reason
+//! - [`numbered`]: maps by the numbers of lanes and topics
 //!
 //! A peer's bytes can only cause a typed error here, never a panic and never an allocation of a length
 //! the peer declared.
@@ -19,6 +20,7 @@ pub mod code;
 pub mod control;
 pub mod frame;
 pub mod limits;
+pub mod numbered;
 pub mod session;
 pub mod topic;
 

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use atomic_waker::AtomicWaker;
 use twinlane_proto::control::{Credit, Gap, LeftOut, Position, StreamEnd, Subscribe, TopicBound};
 use twinlane_proto::frame::{Frames, MessageRef, deadline_us};
+use twinlane_proto::numbered::Numbered;
 use twinlane_proto::{Code, Control, GapCause, TopicName};
 
 use super::AskedOn;
@@ -36,7 +37,7 @@ struct State {
     /// Bytes of fast runs in the queue.
     fast_bytes: usize,
     /// Topics by their number on the current connection.
-    bound: HashMap<u32, Bound>,
+    bound: Numbered<Bound>,
     /// Where each topic was left, by name.
     left_at: HashMap<TopicName, (u64, u64)>,
     end: Option<EndReason>,

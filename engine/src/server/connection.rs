@@ -2,7 +2,6 @@
 //!
 //! Subscriptions end with the connection; publisher streams belong to the session and go on.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use twinlane_proto::control::{
     PublisherClosed, PublisherOpened, Purpose, Subscribe, Subscribed, TopicRef, Unsubscribed, Welcome,
 };
 use twinlane_proto::limits::FRAME_BYTES_MAX;
+use twinlane_proto::numbered::Numbered;
 use twinlane_proto::session::{Event, Input, SessionConfig};
 use twinlane_proto::{Code, Control, Filter, Session, TopicName, TopicSpec};
 
@@ -65,8 +65,8 @@ pub(crate) struct Connection {
     datagrams: Mutex<Option<Datagrams>>,
     session: OnceLock<Arc<ServerSession>>,
     purpose: OnceLock<Purpose>,
-    lanes: Arc<Mutex<HashMap<u32, Lane>>>,
-    subscriptions: Mutex<HashMap<u32, Subscription>>,
+    lanes: Arc<Mutex<Numbered<Lane>>>,
+    subscriptions: Mutex<Numbered<Subscription>>,
     members: crate::queue::lanes::Lanes,
 }
 
@@ -428,7 +428,7 @@ impl Connection {
 struct Opening {
     link: Weak<Link>,
     session: Weak<ServerSession>,
-    lanes: Arc<Mutex<HashMap<u32, Lane>>>,
+    lanes: Arc<Mutex<Numbered<Lane>>>,
     ingest: Arc<Ingest>,
     open: OpenPublisher,
 }
@@ -512,7 +512,7 @@ async fn wait_for_room(core: Arc<Core>, ingest: Arc<Ingest>) {
 /// Ends a publisher stream once its last message is here, or does not come any more, and tells the publisher.
 async fn close_publisher(
     link: Arc<Link>,
-    lanes: Arc<Mutex<HashMap<u32, Lane>>>,
+    lanes: Arc<Mutex<Numbered<Lane>>>,
     ingest: Arc<Ingest>,
     last_seq: u64,
 ) {

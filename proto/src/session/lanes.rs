@@ -12,6 +12,7 @@ use crate::control::{
     PublisherClosed, PublisherOpened, QueueJoined, Settle, Settled, Subscribe, Subscribed, Unsubscribed,
     Want, Wanted,
 };
+use crate::numbered::Numbered;
 
 /// What a lane is. Each kind is numbered apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,7 +60,7 @@ pub(super) struct Lanes {
 
 #[derive(Debug)]
 struct Table {
-    lanes: HashMap<u32, Lane>,
+    lanes: Numbered<Lane>,
     max: usize,
 }
 
@@ -74,7 +75,7 @@ struct Lane {
 
 impl Lanes {
     pub(super) fn new(config: &SessionConfig) -> Self {
-        let table = |max| Table { lanes: HashMap::new(), max };
+        let table = |max| Table { lanes: Numbered::default(), max };
         Self {
             subscriptions: table(config.subscriptions_max),
             publishers: table(config.publishers_max),
