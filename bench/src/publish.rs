@@ -21,6 +21,10 @@ use crate::{
 /// Payload bytes a publisher hands over before it lets the connection on its thread work: about one large write.
 const TURN_BYTES: usize = 64 << 10;
 
+/// The same for each topic of who publishes flat out: with one large write for a thousand of them, each run would have one
+/// message. A program that never gives way of its own accord does so less often still, where a queue is full.
+const TURN_BYTES_PER_TOPIC: usize = 4 << 10;
+
 /// The same where another flow of the thread has a schedule to keep.
 const TURN_BYTES_BESIDE: usize = 4 << 10;
 
@@ -263,6 +267,10 @@ fn share(pace: Pace, publishers: usize) -> Pace {
 }
 
 fn turn_messages(plan: &Plan) -> u64 {
-    let turn_bytes = if plan.flows().len() > 1 { TURN_BYTES_BESIDE } else { TURN_BYTES };
+    let turn_bytes = match plan.flows().as_slice() {
+        [Flow { pace: Pace::FlatOut, .. }] => TURN_BYTES.max(plan.topics * TURN_BYTES_PER_TOPIC),
+        [_] => TURN_BYTES,
+        _ => TURN_BYTES_BESIDE,
+    };
     (turn_bytes / plan.payload_bytes).max(1) as u64
 }
