@@ -19,6 +19,9 @@ use crate::fast::{is_over, ticks_us};
 /// four times their size, because a read shares 128 KiB.
 const COPY_BELOW_BYTES: usize = 32 << 10;
 
+/// Parts of a read below this are copied to be kept: a sixteenth of the memory that it shares.
+const SHARED_BYTES_MIN: usize = 8 << 10;
+
 /// What both sides know of a topic once it is bound.
 #[derive(Debug)]
 pub(crate) struct TopicMeta {
@@ -333,6 +336,12 @@ enum Content {
     Picked { bytes: RunBytes, entries: Vec<Entry> },
     /// No messages.
     Resumed(Outcome),
+}
+
+/// A part of what was read, to keep: a large one as it is, a small one copied, so that what waits holds little more
+/// memory than its own.
+pub(crate) fn kept(part: Bytes) -> Bytes {
+    if part.len() < SHARED_BYTES_MIN { Bytes::copy_from_slice(&part) } else { part }
 }
 
 /// Where a run of frames lies.

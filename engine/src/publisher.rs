@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 use twinlane_proto::control::TopicRef;
 use twinlane_proto::frame::stamp_topic;
@@ -400,7 +401,7 @@ impl Publisher {
 
     /// Hands the prepared message to the log. It has no offset yet: what is returned means nothing.
     fn stage(&self, ingest: &Arc<Ingest>, outcomes: &Outcomes, payload: &[u8]) -> Result<u64, AppendError> {
-        let frame = [self.heads.bytes(), payload].concat();
+        let frame = Bytes::from([self.heads.bytes(), payload].concat());
         let telling = ingest.in_order();
         let taken = ingest.take(self.published + 1, &frame, &[frame.len() as u32]);
         let taken =

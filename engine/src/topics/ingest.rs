@@ -9,6 +9,7 @@ mod answers;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use bytes::Bytes;
 use twinlane_log::{Committed, Entry, Failure, Listener, Origin};
 use twinlane_proto::Code;
 use twinlane_proto::control::{Acked, Refused};
@@ -25,6 +26,7 @@ use crate::fast::{Counts, Flow, NewestByKey, arrive, key_of, ticks_us};
 use crate::faults;
 use crate::heads::now_us;
 use crate::lock::lock;
+use crate::message::kept;
 use crate::seq_window::{Look, SeqWindow};
 
 /// Keys of one publisher stream whose order is watched.
@@ -77,7 +79,7 @@ struct Staged {
 
 struct Waiting {
     first: u64,
-    bytes: Vec<u8>,
+    bytes: Bytes,
     ends: Vec<u32>,
 }
 
@@ -215,7 +217,7 @@ impl Ingest {
     pub(crate) fn take(
         self: &Arc<Self>,
         first: u64,
-        bytes: &[u8],
+        bytes: &Bytes,
         ends: &[u32],
     ) -> Result<Taken, IngestError> {
         let payload_bytes_max = self.topic.meta.spec.payload_bytes_max;
@@ -259,13 +261,19 @@ impl Ingest {
         }
         let done_bytes = if new_at == 0 { 0 } else { ends[new_at - 1] as usize };
         taken.bytes_done = done_bytes;
-        let (bytes, ends) = (&bytes[done_bytes..], rebased(&ends[new_at..], done_bytes));
-        let first = first + new_at as u64;
+        let rest;
+        let bytes = if done_bytes == 0 {
+            bytes
+        } else {
+            rest = bytes.slice(done_bytes..);
+            &rest
+        };
+        let (first, ends) = (first + new_at as u64, rebased(&ends[new_at..], done_bytes));
         if state.waiting.is_empty() {
             self.store(&mut state, first, bytes, &ends, &mut taken);
         } else {
             // Whoever waits for room already will retry with these too.
-            state.waiting.push_back(Waiting { first, bytes: bytes.to_vec(), ends: ends.into_owned() });
+            state.wait_for_room(first, bytes.clone(), ends.into_owned());
         }
         Ok(taken)
     }
@@ -297,7 +305,14 @@ impl Ingest {
     }
 
     /// Stores all of a run, or as much as there is room for; the rest waits.
-    fn store(self: &Arc<Self>, state: &mut State, first: u64, bytes: &[u8], ends: &[u32], taken: &mut Taken) {
+    fn store(
+        self: &Arc<Self>,
+        state: &mut State,
+        first: u64,
+        bytes: &Bytes,
+        ends: &[u32],
+        taken: &mut Taken,
+    ) {
         if let Some(store) = &self.topic.store {
             return self.stage(store, state, first, bytes, ends, taken);
         }
@@ -320,7 +335,7 @@ impl Ingest {
                 }
                 Err(AppendError::Full) => {
                     let first = first + at as u64;
-                    state.wait_for_room(first, &bytes[byte..], rest.into_owned());
+                    state.wait_for_room(first, bytes.slice(byte..), rest.into_owned());
                     taken.stalled = true;
                     return;
                 }
@@ -341,14 +356,14 @@ impl Ingest {
         store: &Store,
         state: &mut State,
         first: u64,
-        bytes: &[u8],
+        bytes: &Bytes,
         ends: &[u32],
         taken: &mut Taken,
     ) {
         let count = ends.len() as u64;
         if store.is_held() {
             taken.stalled = true;
-            return state.wait_for_room(first, bytes, ends.to_vec());
+            return state.wait_for_room(first, bytes.clone(), ends.to_vec());
         }
         let mut run = bytes.to_vec();
         self.stamp(0, &mut run);
@@ -367,7 +382,7 @@ impl Ingest {
             }
             Err(twinlane_log::AppendError::Full { .. }) => {
                 taken.stalled = true;
-                state.wait_for_room(first, bytes, ends.to_vec());
+                state.wait_for_room(first, bytes.clone(), ends.to_vec());
             }
             Err(error) => {
                 tracing::debug!(%error, topic = %self.topic.meta.name, "the log takes no more");
@@ -544,8 +559,8 @@ impl Drop for Ingest {
 }
 
 impl State {
-    fn wait_for_room(&mut self, first: u64, bytes: &[u8], ends: Vec<u32>) {
-        self.waiting.push_back(Waiting { first, bytes: bytes.to_vec(), ends });
+    fn wait_for_room(&mut self, first: u64, bytes: Bytes, ends: Vec<u32>) {
+        self.waiting.push_back(Waiting { first, bytes: kept(bytes), ends });
     }
 }
 
