@@ -34,6 +34,7 @@ use twinlane_proto::session::{Event, Input, Output};
 use twinlane_proto::{Code, Control, ProtocolError, Session};
 
 use crate::lock::lock;
+use crate::message::kept;
 use crate::transport::{Carrier, Stream, activity};
 use datagrams::DatagramCounts;
 use guest::Guest;
@@ -46,9 +47,6 @@ const CONTROL_QUEUE_BYTES_MAX: usize = 4 << 20;
 
 /// How long the last bytes of a closing connection may take.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
-
-/// Pieces below this are copied to be kept: a sixteenth of the memory that a read shares.
-const SHARED_BYTES_MIN: usize = 8 << 10;
 
 /// A piece of a run that arrived: some of its frames, checked by the decoder.
 pub(crate) struct Piece<'b> {
@@ -63,10 +61,9 @@ pub(crate) struct Piece<'b> {
 }
 
 impl Piece<'_> {
-    /// The frames, to keep: a large piece as it is, a small one copied, so that what waits for a slow reader holds
-    /// little more memory than its own.
+    /// The frames, for a reader that may be slow.
     pub(crate) fn into_kept(self) -> Bytes {
-        if self.bytes.len() < SHARED_BYTES_MIN { Bytes::copy_from_slice(&self.bytes) } else { self.bytes }
+        kept(self.bytes)
     }
 }
 
@@ -268,7 +265,8 @@ impl Link {
 impl Link {
     /// Does what the session wants, outside its lock where others are called.
     fn pump(self: &Arc<Self>, mut state: std::sync::MutexGuard<'_, State>) {
-        let mut events = Vec::new();
+        // One at most, most often.
+        let (mut event, mut further) = (None, Vec::new());
         let mut wake = false;
         loop {
             match state.session.poll() {
@@ -276,7 +274,8 @@ impl Link {
                     state.queue_control(&frame);
                     wake = true;
                 }
-                Output::Event(event) => events.push(event),
+                Output::Event(first) if event.is_none() => event = Some(first),
+                Output::Event(next) => further.push(next),
                 Output::Close { code, reason } => {
                     state.closing.get_or_insert(Closing { code, reason });
                     wake = true;
@@ -294,10 +293,10 @@ impl Link {
             self.writer.wake();
         }
         // A sign of life is no event: an idle connection makes no thread spin.
-        if !events.is_empty() {
+        if event.is_some() {
             activity();
         }
-        for event in events {
+        for event in event.into_iter().chain(further) {
             match event {
                 // Which transport carries what is this layer's business.
                 Event::Control(Control::Detached(detached)) => self.peer_detached(&detached.reason),
