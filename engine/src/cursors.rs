@@ -32,7 +32,7 @@ const SHARED_TURN_BYTES: usize = 16 << 10;
 pub(crate) struct Credit {
     bytes: AtomicI64,
     waiting: Mutex<VecDeque<Waker>>,
-    /// Spares the lock where nobody waits. Only the set's task sets it.
+    /// Spares the lock where nobody waits. Only the set's task makes it true.
     is_awaited: AtomicBool,
 }
 
@@ -298,11 +298,14 @@ impl<T> Cursors<T> {
     /// One cursor's turn. `None`: it has nothing and waits.
     fn turn(&mut self, key: u32, bytes_max: usize) -> Option<Step> {
         let step = self.read(key, bytes_max);
-        let slot = self.slots.get(key as usize)?.as_ref()?;
-        slot.credit.as_ref().inspect(|credit| credit.hand_on());
+        let slot = self.slots.get(key as usize).and_then(Option::as_ref);
+        if let Some(credit) = slot.and_then(|slot| slot.credit.as_ref()) {
+            credit.hand_on();
+        }
         step
     }
 
+    /// The turn itself, without a thought for those who wait for the same credit.
     fn read(&mut self, key: u32, bytes_max: usize) -> Option<Step> {
         let slot = self.slots.get_mut(key as usize)?.as_mut()?;
         slot.turn.queued.store(false, Ordering::Release);

@@ -66,7 +66,8 @@ struct State {
     by_key: NewestByKey,
     /// What the publisher says that it left out.
     left_out: Counts,
-    /// Runs that wait for room, in order. Bounded by the publisher's credit.
+    /// Runs that wait for room, in order. Bounded by the publisher's credit, and by 16 times that with what else was read
+    /// into the memory that they share.
     waiting: VecDeque<Waiting>,
     ended: bool,
 }
