@@ -21,7 +21,7 @@ use super::write_batch::WriteBatch;
 use super::{CLOSE_DEADLINE, Closing, Link};
 use crate::cursors::{Cursors, Step};
 use crate::lock::lock;
-use crate::transport::{Stream, TLS_BYTES, Taken, activity};
+use crate::transport::{Stream, TLS_BYTES, TakenBytes, activity};
 
 /// Bytes gathered into one write: measured to be where TLS stops gaining from larger ones.
 const BATCH_BYTES: usize = TLS_BYTES;
@@ -36,25 +36,23 @@ const HELD_BACK_TURN_BYTES: usize = 2 << 10;
 /// A peer that takes nothing for this long is dead. One that takes a little is slow: it may need longer for a write.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
-pub(super) async fn run(link: Arc<Link>, stream: WriteHalf<Stream>, taken: Taken) {
+pub(super) async fn run(link: Arc<Link>, stream: WriteHalf<Stream>, taken: TakenBytes) {
     let writer = Writer {
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         link: Arc::clone(&link),
         stream,
-        taken,
         cursors: Cursors::new(),
         batch: WriteBatch::default(),
         held_back: false,
         carries_fast: false,
     };
-    let closing = writer.write_all().await;
+    let closing = writer.write_all(&taken).await;
     link.finish(closing);
 }
 
 struct Writer {
     link: Arc<Link>,
     stream: WriteHalf<Stream>,
-    taken: Taken,
     cursors: Cursors<Outlet>,
     batch: WriteBatch,
     /// The socket did not take the last write at once.
@@ -72,7 +70,8 @@ enum Work {
 }
 
 impl Writer {
-    async fn write_all(mut self) -> Closing {
+    /// `taken` counts what the stream has carried.
+    async fn write_all(mut self, taken: &TakenBytes) -> Closing {
         loop {
             let done = match std::future::poll_fn(|cx| self.poll_work(cx)).await {
                 Work::Write => {
@@ -81,9 +80,8 @@ impl Writer {
                         activity();
                     }
                     self.held_back = false;
-                    let taken = self.taken.clone();
                     let written = std::future::poll_fn(|cx| self.poll_write(cx));
-                    deadline(WRITE_DEADLINE, Some(&taken), written).await
+                    deadline(WRITE_DEADLINE, Some(taken), written).await
                 }
                 Work::Tick => {
                     self.link.input(Input::Tick);
@@ -237,7 +235,7 @@ impl Writer {
 /// once, as most are, costs no timer.
 async fn deadline(
     limit: Duration,
-    taken: Option<&Taken>,
+    taken: Option<&TakenBytes>,
     work: impl Future<Output = std::io::Result<()>>,
 ) -> Result<(), Closing> {
     let mut work = pin!(work);
@@ -245,9 +243,9 @@ async fn deadline(
     let done = match at_once {
         Poll::Ready(done) => Ok(done),
         Poll::Pending => loop {
-            let before = taken.map(Taken::bytes);
+            let before = taken.map(TakenBytes::count);
             let done = tokio::time::timeout(limit, work.as_mut()).await;
-            if done.is_ok() || before == taken.map(Taken::bytes) {
+            if done.is_ok() || before == taken.map(TakenBytes::count) {
                 break done;
             }
         },

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::stream::Taken;
+use super::stream::TakenBytes;
 
 /// As much as one system call brings: what a peer of ours writes at once, but for the heads of its records.
 const READ_BUFFER_BYTES: usize = 128 << 10;
@@ -28,7 +28,7 @@ thread_local! {
 pub(super) struct Buffered {
     socket: TcpStream,
     held: Option<Held>,
-    taken: Taken,
+    taken: TakenBytes,
 }
 
 /// Bytes read from the socket and not yet taken: `bytes[start..end]`, never empty.
@@ -40,14 +40,14 @@ struct Held {
 
 impl Buffered {
     pub(super) fn new(socket: TcpStream) -> Self {
-        Self { socket, held: None, taken: Taken::default() }
+        Self { socket, held: None, taken: TakenBytes::default() }
     }
 
     pub(super) fn socket(&self) -> &TcpStream {
         &self.socket
     }
 
-    pub(super) fn taken(&self) -> &Taken {
+    pub(super) fn taken(&self) -> &TakenBytes {
         &self.taken
     }
 }

@@ -43,7 +43,7 @@ pub(crate) use io_threads::{IoThreads, activity};
 pub(crate) use limits::{ConnectionLimits, Refusal};
 pub(crate) use listener::{Incoming, ListenConfig, Listener};
 pub(crate) use quic::{DatagramError, Datagrams, connect_quic};
-pub(crate) use stream::{Carrier, Stream, TLS_BYTES, Taken};
+pub(crate) use stream::{Carrier, Stream, TLS_BYTES, TakenBytes};
 pub(crate) use tcp::{connect_tcp, keep_short};
 pub(crate) use trust::ClientTls;
 

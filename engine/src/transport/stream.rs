@@ -59,10 +59,10 @@ pub(crate) const TLS_BYTES: usize = 128 << 10;
 /// How much of what was written has left this process so far. Held by who writes, while the stream itself is split
 /// between tasks: whoever takes something now and then is slow, and not dead.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Taken(Arc<AtomicU64>);
+pub(crate) struct TakenBytes(Arc<AtomicU64>);
 
-impl Taken {
-    pub(crate) fn bytes(&self) -> u64 {
+impl TakenBytes {
+    pub(crate) fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
@@ -84,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> ByteStream for S {}
 pub(crate) struct Stream {
     pipe: Pipe,
     peer: SocketAddr,
-    taken: Taken,
+    taken: TakenBytes,
     /// Held for its drop: the connection is open until then.
     _open: Option<Arc<OpenConnection>>,
 }
@@ -100,7 +100,7 @@ impl Stream {
     }
 
     /// What it has carried.
-    pub(crate) fn taken(&self) -> Taken {
+    pub(crate) fn taken(&self) -> TakenBytes {
         self.taken.clone()
     }
 
@@ -148,7 +148,7 @@ impl Stream {
     }
 
     fn new(pipe: Pipe, peer: SocketAddr, open: Option<Arc<OpenConnection>>) -> Self {
-        Self { pipe, peer, taken: Taken::default(), _open: open }
+        Self { pipe, peer, taken: TakenBytes::default(), _open: open }
     }
 }
 
