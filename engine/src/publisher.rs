@@ -403,7 +403,8 @@ impl Publisher {
     fn stage(&self, ingest: &Arc<Ingest>, outcomes: &Outcomes, payload: &[u8]) -> Result<u64, AppendError> {
         let frame = Bytes::from([self.heads.bytes(), payload].concat());
         let telling = ingest.in_order();
-        let taken = ingest.take(self.published + 1, &frame, &[frame.len() as u32]);
+        let ends = [frame.len() as u32];
+        let taken = ingest.take(self.published + 1, frame, &ends);
         let taken =
             taken.expect("this publisher numbers its messages itself, and has checked this one's size");
         if taken.stalled {

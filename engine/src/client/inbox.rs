@@ -20,7 +20,7 @@ use crate::fast::{Counts, LeftOut as Tally, Waiting, arrive, ticks_us};
 use crate::incoming::Incoming;
 use crate::link::{Closing, Link, Piece};
 use crate::lock::lock;
-use crate::message::{RunBytes, TopicMeta};
+use crate::message::{RunBytes, TopicMeta, kept};
 
 pub(crate) struct RemoteSubscription {
     pub(crate) lane: u32,
@@ -249,7 +249,7 @@ impl State {
             bound.next_offset = bound.next_offset.max(first.saturating_add(frames as u64));
         }
         if self.end.is_none() {
-            let bytes = RunBytes::Own(piece.into_kept());
+            let bytes = RunBytes::Own(kept(piece.bytes));
             self.queue.push_back(Incoming::Run { topic, first, bytes }.into());
         }
     }
@@ -341,7 +341,7 @@ impl State {
 /// The frames of a fast topic, to keep: what is left of their deadlines becomes the moment when they are over.
 fn with_expiries(piece: Piece<'_>) -> bytes::Bytes {
     if Frames::new(&piece.bytes).all(|frame| deadline_us(frame.as_bytes()).is_none()) {
-        return piece.into_kept();
+        return kept(piece.bytes);
     }
     let (now_us, mut from) = (ticks_us(), 0);
     let mut bytes = piece.bytes.to_vec();

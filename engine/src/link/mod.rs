@@ -34,7 +34,6 @@ use twinlane_proto::session::{Event, Input, Output};
 use twinlane_proto::{Code, Control, ProtocolError, Session};
 
 use crate::lock::lock;
-use crate::message::kept;
 use crate::transport::{Carrier, Stream, activity};
 use datagrams::DatagramCounts;
 use guest::Guest;
@@ -58,13 +57,6 @@ pub(crate) struct Piece<'b> {
     pub(crate) bytes: Bytes,
     /// Ends of the frames within `bytes`.
     pub(crate) ends: &'b [u32],
-}
-
-impl Piece<'_> {
-    /// The frames, for a reader that may be slow.
-    pub(crate) fn into_kept(self) -> Bytes {
-        kept(self.bytes)
-    }
 }
 
 /// Why a connection ends.

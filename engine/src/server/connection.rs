@@ -107,7 +107,7 @@ impl Peer for Connection {
             link.spend_credit(piece.lane, piece.bytes.len())?;
         }
         let _in_order = lane.ingest.in_order();
-        let taken = lane.ingest.take(piece.first, &piece.bytes, piece.ends);
+        let taken = lane.ingest.take(piece.first, piece.bytes, piece.ends);
         let taken = taken.map_err(|error| Closing::new(error.code(), error.to_string()))?;
         if taken.stalled {
             tokio::spawn(wait_for_room(Arc::clone(&self.core), Arc::clone(&lane.ingest)));

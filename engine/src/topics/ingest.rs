@@ -5,20 +5,20 @@
 //! It sends nothing itself; callers pass its answers on.
 
 mod answers;
+mod check;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use twinlane_log::{Committed, Entry, Failure, Listener, Origin};
 use twinlane_proto::Code;
 use twinlane_proto::control::{Acked, Refused};
-use twinlane_proto::frame::{
-    MESSAGE_HEADER_BYTES, MessageRef, due_us, is_job, stamp_due, stamp_seq, stamp_source, stamp_topic,
-};
+use twinlane_proto::frame::{MessageRef, due_us, stamp_due, stamp_seq, stamp_source, stamp_topic};
 use twinlane_ring::AppendError;
 
 use self::answers::{Answer, Answers, What};
+use self::check::{IngestError, SEQ_MAX, check, frame_seq, frames};
 use super::runs::{frame_bytes, rebased};
 use super::store::Store;
 use super::{Drops, Topic};
@@ -31,8 +31,6 @@ use crate::seq_window::{Look, SeqWindow};
 
 /// Keys of one publisher stream whose order is watched.
 const KEYS_MAX: usize = 65_536;
-/// Seqs above this are nonsense; sums with them would overflow.
-const SEQ_MAX: u64 = 1 << 62;
 
 /// A session's number, as the log knows it.
 pub(crate) type SessionId = [u8; 16];
@@ -101,28 +99,6 @@ pub(crate) struct Taken {
     pub(crate) stalled: bool,
     /// The stream is over, for this reason: what has no outcome yet gets none.
     pub(crate) ended: Option<Code>,
-}
-
-/// A publisher broke the rules; its connection ends.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum IngestError {
-    #[error("message {seq} came after {last_seq}: one publisher's messages have no holes")]
-    OutOfOrder { seq: u64, last_seq: u64 },
-    #[error("a message in a run that begins with {first} has another seq than its place says")]
-    WrongSeq { first: u64 },
-    #[error("a payload is larger than the topic's {payload_bytes_max} bytes")]
-    TooLarge { payload_bytes_max: u32 },
-    #[error("message {seq} calls itself a job: only a server hands out jobs")]
-    Job { seq: u64 },
-}
-
-impl IngestError {
-    pub(crate) fn code(&self) -> Code {
-        match self {
-            Self::OutOfOrder { .. } | Self::WrongSeq { .. } | Self::Job { .. } => Code::ProtocolViolation,
-            Self::TooLarge { .. } => Code::TooLarge,
-        }
-    }
 }
 
 impl Ingest {
@@ -218,35 +194,13 @@ impl Ingest {
     pub(crate) fn take(
         self: &Arc<Self>,
         first: u64,
-        bytes: &Bytes,
+        mut bytes: Bytes,
         ends: &[u32],
     ) -> Result<Taken, IngestError> {
-        let payload_bytes_max = self.topic.meta.spec.payload_bytes_max;
-        if first > SEQ_MAX {
-            return Err(IngestError::WrongSeq { first });
-        }
-        let frames = || frames(bytes, ends);
-        // What a publisher left out of a fast topic leaves holes in its runs.
-        let is_wrong = |(frame, seq): (&[u8], u64)| match self.topic.meta.is_fast() {
-            true => frame_seq(frame) > SEQ_MAX,
-            false => frame_seq(frame) != seq,
-        };
-        if frames().zip(first..).any(is_wrong) {
-            return Err(IngestError::WrongSeq { first });
-        }
-        if let Some((_, seq)) = frames().zip(first..).find(|(frame, _)| is_job(frame)) {
-            return Err(IngestError::Job { seq });
-        }
-        let mut sizes = frames().map(<[u8]>::len);
-        let suspect = MESSAGE_HEADER_BYTES + payload_bytes_max as usize;
-        if sizes.any(|frame_bytes| frame_bytes > suspect)
-            && frames().any(|frame| payload_bytes(frame) > payload_bytes_max as usize)
-        {
-            return Err(IngestError::TooLarge { payload_bytes_max });
-        }
+        check(&self.topic.meta, first, &bytes, ends)?;
         let mut state = lock(&self.state);
         if self.topic.meta.is_fast() {
-            self.take_fast(&mut state, bytes, ends);
+            self.take_fast(&mut state, &bytes, ends);
             return Ok(Taken { bytes_done: bytes.len(), ..Taken::default() });
         }
         let mut taken = Taken::default();
@@ -262,19 +216,13 @@ impl Ingest {
         }
         let done_bytes = if new_at == 0 { 0 } else { ends[new_at - 1] as usize };
         taken.bytes_done = done_bytes;
-        let rest;
-        let bytes = if done_bytes == 0 {
-            bytes
-        } else {
-            rest = bytes.slice(done_bytes..);
-            &rest
-        };
+        bytes.advance(done_bytes);
         let (first, ends) = (first + new_at as u64, rebased(&ends[new_at..], done_bytes));
         if state.waiting.is_empty() {
-            self.store(&mut state, first, bytes, &ends, &mut taken);
+            self.store(&mut state, first, &bytes, &ends, &mut taken);
         } else {
             // Whoever waits for room already will retry with these too.
-            state.wait_for_room(first, bytes.clone(), ends.into_owned());
+            state.wait_for_room(first, bytes, ends.into_owned());
         }
         Ok(taken)
     }
@@ -574,28 +522,10 @@ fn skip_one(run: &mut Vec<u8>, first: u64, ends: &[u32]) -> u32 {
     ends.len() as u32 - 1
 }
 
-fn frames<'b>(bytes: &'b [u8], ends: &'b [u32]) -> impl Iterator<Item = &'b [u8]> {
-    let mut from = 0;
-    ends.iter().map(move |end| {
-        let frame = &bytes[from..*end as usize];
-        from = *end as usize;
-        frame
-    })
-}
-
 /// Makes a message's delay, if it has one, the time when it is over.
 #[inline]
 pub(crate) fn stamp_delay(frame: &mut [u8]) {
     if let Some(delay_us) = due_us(frame) {
         stamp_due(frame, now_us().saturating_add(delay_us));
     }
-}
-
-fn frame_seq(frame: &[u8]) -> u64 {
-    let seq = frame[16..].first_chunk().expect("the decoder hands out whole frames");
-    u64::from_le_bytes(*seq)
-}
-
-fn payload_bytes(frame: &[u8]) -> usize {
-    MessageRef::parse(frame).map_or(usize::MAX, |message| message.payload().len())
 }
