@@ -162,6 +162,10 @@ pub struct Outcome {
     pub rival: Option<(String, f64)>,
     /// Median of the repetitions' ratios; the figure itself where there is no rival.
     pub ratio: Option<f64>,
+    /// The same of each repetition, where neighbours can be compared.
+    pub rounds: Vec<f64>,
+    /// How many of these meet the bar.
+    pub rounds_met: usize,
     /// The bar in words.
     pub bar: String,
     /// `None`: there is no figure.
@@ -267,7 +271,17 @@ impl Bound {
 impl Outcome {
     fn without_figures(id: &str, what: &str, bar: &str) -> Self {
         let (id, what, bar) = (id.to_owned(), what.to_owned(), bar.to_owned());
-        Self { id, what, ours: None, rival: None, ratio: None, bar, passed: None }
+        Self {
+            id,
+            what,
+            ours: None,
+            rival: None,
+            ratio: None,
+            rounds: vec![],
+            rounds_met: 0,
+            bar,
+            passed: None,
+        }
     }
 }
 
@@ -284,6 +298,7 @@ fn judge(check: &Check, all: &[Series]) -> Outcome {
     outcome.ours = median(mine);
     if rivals.is_empty() {
         outcome.ratio = outcome.ours;
+        outcome.rounds = values(mine, figure);
     } else {
         let mut best: Option<(&Series, f64)> = None;
         for rival in rivals.iter().filter_map(|name| find(name, rival_workload)) {
@@ -294,21 +309,27 @@ fn judge(check: &Check, all: &[Series]) -> Outcome {
         }
         let Some((rival, value)) = best else { return outcome };
         outcome.rival = Some((rival.system.clone(), value));
-        outcome.ratio = ratio(mine, rival, figure);
+        outcome.rounds = rounds(mine, rival, figure);
+        // If a run failed, there are no neighbours.
+        let of_rounds = Summary::of(outcome.rounds.clone()).map(|summary| summary.median);
+        outcome.ratio = of_rounds.or_else(|| Some(median(mine)? / value));
     }
+    outcome.rounds_met = outcome.rounds.iter().filter(|round| bound.holds(**round)).count();
     outcome.passed = outcome.ratio.map(|ratio| bound.holds(ratio));
     outcome
 }
 
-/// The median of the repetitions' ratios: neighbours in time are compared. If a run failed, the medians' ratio.
-fn ratio(ours: &Series, rival: &Series, figure: impl Fn(&Figures) -> Option<f64>) -> Option<f64> {
-    let values = |series: &Series| series.runs.iter().filter_map(&figure).collect::<Vec<f64>>();
-    let (ours, rival) = (values(ours), values(rival));
-    if ours.len() == rival.len() {
-        let ratios = ours.iter().zip(&rival).map(|(ours, rival)| ours / rival).collect();
-        return Summary::of(ratios).map(|summary| summary.median);
+/// The repetitions' ratios: neighbours in time are compared. None if a run failed.
+fn rounds(ours: &Series, rival: &Series, figure: impl Fn(&Figures) -> Option<f64> + Copy) -> Vec<f64> {
+    let (ours, rival) = (values(ours, figure), values(rival, figure));
+    if ours.len() != rival.len() {
+        return Vec::new();
     }
-    Some(Summary::of(ours)?.median / Summary::of(rival)?.median)
+    ours.iter().zip(&rival).map(|(ours, rival)| ours / rival).collect()
+}
+
+fn values(series: &Series, figure: impl Fn(&Figures) -> Option<f64>) -> Vec<f64> {
+    series.runs.iter().filter_map(figure).collect()
 }
 
 /// P2 again: what the fast channel loses at 80 % of what it reached flat out.
@@ -343,6 +364,8 @@ fn cores(repeat: usize) -> Vec<Outcome> {
         ours: Some(ratio.ring_ns),
         rival: Some((ratio.rival.to_owned(), ratio.rival_ns)),
         ratio: Some(ratio.value()),
+        rounds: Vec::new(),
+        rounds_met: 0,
         bar: ratio.bar.map_or_else(|| "–".to_owned(), |bar| format!("≥ {} × as fast", short(bar))),
         passed: ratio.bar.map(|_| ratio.holds()),
     };
@@ -359,7 +382,7 @@ fn short(value: f64) -> String {
 pub fn render(outcomes: &[Outcome]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["bar", "what", "twinlane", "rival", "its figure", "ratio", "bar", ""]);
+    table.set_header(["bar", "what", "twinlane", "rival", "its figure", "ratio", "rounds", "bar", ""]);
     for outcome in outcomes {
         let figure = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), grouped);
         let (rival, rival_figure) = outcome.rival.clone().unzip();
@@ -369,6 +392,13 @@ pub fn render(outcomes: &[Outcome]) -> Table {
             None if outcome.bar == "not here" => "not here",
             None if outcome.bar == "–" => "beside it",
             None => "no figure",
+        };
+        let rounds: Vec<String> = outcome.rounds.iter().map(|round| format!("{round:.2}")).collect();
+        let verdict = match outcome.passed {
+            Some(_) if (1..outcome.rounds.len()).contains(&outcome.rounds_met) => {
+                format!("{verdict}, {} of {}", outcome.rounds_met, outcome.rounds.len())
+            }
+            _ => verdict.to_owned(),
         };
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
         table.add_row(vec![
@@ -384,6 +414,7 @@ pub fn render(outcomes: &[Outcome]) -> Table {
                     .map(|ratio| format!("{ratio:.3}"))
                     .unwrap_or_default(),
             ),
+            Cell::new(if outcome.rival.is_some() { rounds.join(" · ") } else { String::new() }),
             Cell::new(&outcome.bar),
             Cell::new(verdict),
         ]);
@@ -414,6 +445,17 @@ mod tests {
         let outcome = judge(&three_times(), &all);
         assert_eq!((outcome.ratio, outcome.passed), (Some(3.0), Some(true)));
         assert_eq!(outcome.ours, Some(90.0));
+    }
+
+    #[test]
+    fn a_bar_says_in_how_many_rounds_it_was_met() {
+        let all = [
+            series("twinlane", Throughput, &[30.0, 250.0, 90.0]),
+            series("nats-lean", Throughput, &[10.0, 100.0, 30.0]),
+        ];
+        let outcome = judge(&three_times(), &all);
+        assert_eq!((outcome.rounds.as_slice(), outcome.rounds_met), ([3.0, 2.5, 3.0].as_slice(), 2));
+        assert!(render(&[outcome]).to_string().contains("3.00 · 2.50 · 3.00  ≥ 3  pass, 2 of 3"));
     }
 
     #[test]

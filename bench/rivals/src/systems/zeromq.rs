@@ -27,6 +27,10 @@ const DEFAULT_MARK_MESSAGES: i32 = 1_000;
 /// Sockets of one context; the library allows 1,023.
 const CONTEXT_SOCKETS_MAX: usize = 500;
 
+/// Connections that wait to be accepted; the library's 100 are too few for a thousand that come at once, and those beyond
+/// believe that they are connected.
+const BACKLOG: i32 = 4_096;
+
 /// Messages taken from one socket before the next has its turn.
 const TURN_MESSAGES: usize = 256;
 
@@ -241,6 +245,7 @@ fn socket(context: &Context, kind: SocketType, mark_messages: i32) -> Result<Soc
     socket.set_sndhwm(mark_messages)?;
     socket.set_rcvhwm(mark_messages)?;
     socket.set_linger(LINGER_MS)?;
+    socket.set_backlog(BACKLOG)?;
     Ok(socket)
 }
 
