@@ -5,6 +5,7 @@
 //! and loses nothing; `zeromq-default` keeps the library's marks and no window, and counts what is lost.
 //!
 //! Publisher and subscribers have contexts (and with them I/O threads) of their own, as in different processes.
+//! Sockets that listen have room for a thousand connections at once, which the library's default has not.
 
 use anyhow::{Context as _, Result};
 use zmq::{Context, DONTWAIT, Error, POLLIN, PollItem, Socket, SocketType};
