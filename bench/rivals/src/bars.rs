@@ -358,16 +358,16 @@ fn loss_below_the_limit(
 
 /// P8: the ring beside other queues, by the crate that measures queue cores.
 fn cores(repeat: usize) -> Vec<Outcome> {
-    let judged = |ratio: twinlane_bench_cores::p8::Ratio| Outcome {
-        id: "P8".to_owned(),
-        what: format!("queue core, {}, {}, ns", ratio.name, ratio.ring),
-        ours: Some(ratio.ring_ns),
-        rival: Some((ratio.rival.to_owned(), ratio.rival_ns)),
-        ratio: Some(ratio.value()),
-        rounds: Vec::new(),
-        rounds_met: 0,
-        bar: ratio.bar.map_or_else(|| "–".to_owned(), |bar| format!("≥ {} × as fast", short(bar))),
-        passed: ratio.bar.map(|_| ratio.holds()),
+    let judged = |ratio: twinlane_bench_cores::p8::Ratio| {
+        let what = format!("queue core, {}, {}, ns", ratio.name, ratio.ring);
+        let bar = ratio.bar.map_or_else(|| "–".to_owned(), |bar| format!("≥ {} × as fast", short(bar)));
+        Outcome {
+            ours: Some(ratio.ring_ns),
+            rival: Some((ratio.rival.to_owned(), ratio.rival_ns)),
+            ratio: Some(ratio.value()),
+            passed: ratio.bar.map(|_| ratio.holds()),
+            ..Outcome::without_figures("P8", &what, &bar)
+        }
     };
     let all = twinlane_bench_cores::p8::p8(repeat.max(3), CORE_MESSAGES);
     all.into_iter().map(judged).collect()
@@ -436,24 +436,21 @@ mod tests {
         check("P1", "x", Rate, ("twinlane", Throughput), BROKERED, AtLeast(3.0))
     }
 
+    fn beside(ours: &[f64], rival: &[f64]) -> Outcome {
+        let all = [series("twinlane", Throughput, ours), series("nats-lean", Throughput, rival)];
+        judge(&three_times(), &all)
+    }
+
     #[test]
     fn the_ratio_is_the_median_of_neighbouring_runs() {
-        let all = [
-            series("twinlane", Throughput, &[30.0, 300.0, 90.0]),
-            series("nats-lean", Throughput, &[10.0, 100.0, 30.0]),
-        ];
-        let outcome = judge(&three_times(), &all);
+        let outcome = beside(&[30.0, 300.0, 90.0], &[10.0, 100.0, 30.0]);
         assert_eq!((outcome.ratio, outcome.passed), (Some(3.0), Some(true)));
         assert_eq!(outcome.ours, Some(90.0));
     }
 
     #[test]
     fn a_bar_says_in_how_many_rounds_it_was_met() {
-        let all = [
-            series("twinlane", Throughput, &[30.0, 250.0, 90.0]),
-            series("nats-lean", Throughput, &[10.0, 100.0, 30.0]),
-        ];
-        let outcome = judge(&three_times(), &all);
+        let outcome = beside(&[30.0, 250.0, 90.0], &[10.0, 100.0, 30.0]);
         assert_eq!((outcome.rounds.as_slice(), outcome.rounds_met), ([3.0, 2.5, 3.0].as_slice(), 2));
         assert!(render(&[outcome]).to_string().contains("3.00 · 2.50 · 3.00  ≥ 3  pass, 2 of 3"));
     }
@@ -472,8 +469,7 @@ mod tests {
 
     #[test]
     fn a_rival_that_failed_once_is_compared_by_medians() {
-        let all = [series("twinlane", Throughput, &[30.0, 40.0]), series("nats-lean", Throughput, &[10.0])];
-        assert_eq!(judge(&three_times(), &all).ratio, Some(3.5));
+        assert_eq!(beside(&[30.0, 40.0], &[10.0]).ratio, Some(3.5));
     }
 
     #[test]
