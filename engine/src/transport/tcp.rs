@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustls::AlertDescription;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::ALPN;
@@ -48,8 +48,7 @@ pub(crate) async fn connect_tcp(
     let check = tls.map(|tls| tls.check(server_name, addr.port())).transpose()?;
     let connecting = async {
         let unreachable = |source| ConnectError::Unreachable { addr, source };
-        let socket = TcpStream::connect(addr).await.map_err(unreachable)?;
-        socket.set_nodelay(true).map_err(unreachable)?;
+        let socket = dial(addr).await.map_err(unreachable)?;
         match check {
             None => Ok(Stream::plain(socket, addr, None)),
             Some(check) => secure(socket, addr, &check).await,
@@ -59,6 +58,16 @@ pub(crate) async fn connect_tcp(
         Ok(outcome) => outcome,
         Err(_) => Err(ConnectError::Timeout { addr, timeout }),
     }
+}
+
+async fn dial(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if addr.ip().is_loopback() {
+        refuse_pacing(&SockRef::from(&socket));
+    }
+    let socket = socket.connect(addr).await?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
 }
 
 /// A listening socket. With `shared`, several of them may listen on one port and the kernel spreads connections.
@@ -80,9 +89,22 @@ pub(super) fn bound(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
         // What is bound is what was asked for: `::` does not take IPv4 connections too.
         socket.set_only_v6(true)?;
     }
+    if addr.ip().is_loopback() {
+        refuse_pacing(&SockRef::from(&socket));
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     Ok(socket)
+}
+
+/// Connections of `socket` send at once what they may send, also where the system's congestion control, as BBR does,
+/// spreads it over time by a timer for each piece. Within one machine there is no path to spare. Before the connection
+/// is made, or never: who is paced stays so. Accepted connections are as their listener is.
+fn refuse_pacing(socket: &SockRef<'_>) {
+    #[cfg(target_os = "linux")]
+    // Every kernel has this one and lets everybody use it; without it all works, only slower.
+    let _ = socket.set_tcp_congestion(b"reno");
+    let _ = socket;
 }
 
 /// From now on `socket` takes more only when little of what it has is unsent. What waits does so in the rings, where
@@ -143,4 +165,21 @@ fn failure(addr: SocketAddr, error: io::Error) -> ConnectError {
 
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_within_one_machine_are_not_paced() {
+        let listener = listen("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (dialled, accepted) = tokio::join!(dial(addr), listener.accept());
+        for socket in [dialled.unwrap(), accepted.unwrap().0] {
+            let congestion = SockRef::from(&socket).tcp_congestion().unwrap();
+            assert!(congestion.starts_with(b"reno"), "{}", congestion.escape_ascii());
+        }
+    }
 }
