@@ -23,6 +23,7 @@ use crate::outcomes::Outcomes;
 use crate::session::{Local, Reach};
 use crate::topics::Topic;
 use crate::topics::ingest::{Ingest, Outcome, Taken, stamp_delay};
+use crate::topics::last::LastValues;
 
 pub use words::{Ack, BatchAck, Flushed, MessageOptions};
 
@@ -53,8 +54,14 @@ enum Out {
     Local { local: Arc<Local>, topic: Arc<Topic>, source: u32 },
     /// Into the engine's log, which answers when the message is on disk.
     Durable { local: Arc<Local>, ingest: Arc<Ingest>, outcomes: Arc<Outcomes> },
-    /// Into a queue that the connection sends from.
-    Remote { client: Arc<Client>, publisher: Arc<RemotePublisher> },
+    /// Into a queue that the connection sends from. What each message needs of it is at hand: with a thousand publishers
+    /// one line less that is out of the cache.
+    Remote {
+        client: Arc<Client>,
+        publisher: Arc<RemotePublisher>,
+        ring: Ring,
+        newest: Option<Arc<LastValues>>,
+    },
 }
 
 impl Publisher {
@@ -111,7 +118,8 @@ impl Publisher {
     ) -> Result<Self, OpenError> {
         let publisher = client.open_publisher(topic, options).await?;
         let meta = Arc::clone(&crate::lock::lock(&publisher.topic));
-        let out = Out::Remote { client: Arc::clone(client), publisher };
+        let (ring, newest) = (publisher.ring.clone(), publisher.newest().cloned());
+        let out = Out::Remote { client: Arc::clone(client), publisher, ring, newest };
         Ok(Self::new(out, meta.name.clone(), meta.spec, client.options.outcome_timeout))
     }
 
@@ -378,9 +386,9 @@ impl Publisher {
                 }
                 topic.note_last(offset, frame);
             }),
-            Out::Remote { publisher, .. } => {
-                publisher.ring.append(&[self.heads.bytes(), payload], |offset, frame| {
-                    publisher.newest().inspect(|newest| newest.note(offset, frame));
+            Out::Remote { ring, newest, .. } => {
+                ring.append(&[self.heads.bytes(), payload], |offset, frame| {
+                    newest.as_ref().inspect(|newest| newest.note(offset, frame));
                 })
             }
         }
@@ -422,7 +430,7 @@ impl Publisher {
         match &self.out {
             Out::Local { topic, .. } => &topic.ring,
             Out::Durable { ingest, .. } => &ingest.topic.ring,
-            Out::Remote { publisher, .. } => &publisher.ring,
+            Out::Remote { ring, .. } => ring,
         }
     }
 
@@ -530,7 +538,7 @@ impl Publisher {
                 ingest.end(self.published);
                 None
             }
-            Out::Remote { client, publisher } => Some(client.close_publisher(publisher)),
+            Out::Remote { client, publisher, .. } => Some(client.close_publisher(publisher)),
         }
     }
 }
@@ -549,7 +557,7 @@ enum Queued {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        if let (false, Out::Remote { client, publisher }) = (self.closed, &self.out)
+        if let (false, Out::Remote { client, publisher, .. }) = (self.closed, &self.out)
             && publisher.progress().answered_seq < self.published
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
