@@ -19,8 +19,7 @@ use crate::ring::AppendError;
 use crate::room::Room;
 use crate::segment::{Pin, Segment};
 use crate::sync::{
-    Arc, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, OwnLine,
-    yield_now,
+    Arc, AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, OwnLine, yield_now,
 };
 use crate::words::{Limits, Tail};
 
@@ -32,6 +31,8 @@ const WAKE_BATCH: usize = 16;
 const STEPS_BYTES: [usize; 3] = if cfg!(loom) { [4, 16, 64] } else { [16 << 10, 64 << 10, 256 << 10] };
 /// Segments of the smallest size: one that is read while the other is filled. There is one of each other step.
 const SMALLEST: usize = 2;
+/// Places whose segments are found without another line: those of the steps, or the first ones of a ring without.
+const NEAR: usize = SMALLEST + STEPS_BYTES.len() - 1;
 /// Large segments are this many times as large as every step before them, or that step is left out.
 const STEP_RATIO_MIN: usize = 4;
 
@@ -57,22 +58,21 @@ pub(crate) enum Kept {
 struct Shape {
     /// Claims need the slow path first: no segment yet, full, or closed. A hint; the tail decides.
     halted: AtomicBool,
-    /// Size of the frame that found no room last, until there is some. Only used under the lock.
-    refused_bytes: AtomicU32,
     limits: Limits,
     /// Large segments that are readable at once, except for those that spared cursors are lent.
-    live_max: u32,
+    live_max: u16,
     /// What gated cursors have passed is reused before more memory is.
     is_queue: bool,
     /// Places below this one have the segments of the steps, which are smaller. What a place has never changes: who
     /// named it knows what it holds.
     first_large: u8,
-    /// What each step's segments hold; a step that is left out is as large as all that follow.
-    steps: [Limits; STEPS_BYTES.len()],
-    segments: Box<[AtomicPtr<Segment>]>,
+    places: u16,
+    near: [AtomicPtr<Segment>; NEAR],
+    far: Box<[AtomicPtr<Segment>]>,
 }
 
-// With the pointer to `segments`, a claim reads two lines that stay in every producer's cache.
+// Besides the segment a claim reads one line that stays in every producer's cache, or with a thousand rings comes back
+// to it.
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<OwnLine<Shape>>() == 64, "one line");
 
@@ -113,15 +113,9 @@ impl Core {
         let is_step = |step: &usize| step * STEP_RATIO_MIN <= config.segment_bytes;
         let has_steps = large_segments + SMALLEST + STEPS_BYTES.len() - 1 <= SEGMENTS_MAX;
         let count = if has_steps { STEPS_BYTES.iter().filter(|&step| is_step(step)).count() } else { 0 };
-        let steps = std::array::from_fn(|nth| match STEPS_BYTES[nth] {
-            bytes if nth < count => {
-                let frames = config.segment_frames / (config.segment_bytes / bytes);
-                Limits { bytes: bytes as u32, frames: frames.max(1) as u32 }
-            }
-            _ => limits,
-        });
         let first_large = if count == 0 { 0 } else { SMALLEST + count - 1 };
-        let segments = first_large + large_segments;
+        let places = first_large + large_segments;
+        let empty = || AtomicPtr::new(std::ptr::null_mut());
         Self {
             tail: OwnLine(AtomicU64::new(Tail::UNBORN.0)),
             directory: Mutex::new(Directory { first, ..Directory::default() }),
@@ -129,13 +123,13 @@ impl Core {
             room: Arc::new(Room::new(quota)),
             shape: OwnLine(Shape {
                 halted: AtomicBool::new(true),
-                refused_bytes: AtomicU32::new(0),
                 limits,
-                live_max: config.segments as u32,
+                live_max: config.segments as u16,
                 is_queue,
                 first_large: first_large as u8,
-                steps,
-                segments: (0..segments).map(|_| AtomicPtr::new(std::ptr::null_mut())).collect(),
+                places: places as u16,
+                near: std::array::from_fn(|_| empty()),
+                far: (NEAR..places).map(|_| empty()).collect(),
             }),
         }
     }
@@ -146,23 +140,36 @@ impl Core {
         self.shape.0.limits
     }
 
-    /// What the segment of `tail` holds.
-    #[inline]
-    pub(crate) fn limits_of(&self, tail: Tail) -> Limits {
-        self.limits_in(tail.segment())
+    /// What the segment in this place holds, or would hold.
+    fn limits_in(&self, place: usize) -> Limits {
+        let limits = self.limits();
+        if self.first_large() <= place {
+            return limits;
+        }
+        let bytes = STEPS_BYTES[(place + 1).saturating_sub(SMALLEST)] as u32;
+        Limits { bytes, frames: (limits.frames / (limits.bytes / bytes)).max(1) }
     }
 
+    /// The segment of `tail`; `None` before the first one.
     #[inline]
-    fn limits_in(&self, place: usize) -> Limits {
-        let shape = &self.shape.0;
-        let step = (place + 1).saturating_sub(SMALLEST);
-        shape.steps.get(step).copied().unwrap_or(shape.limits)
+    pub(crate) fn segment_of(&self, tail: Tail) -> Option<&Segment> {
+        // Acquire: before the first segment is in place the tail orders nothing, and another producer may just be
+        // putting it there.
+        let segment = NonNull::new(self.place(tail.segment()).load(Ordering::Acquire))?;
+        // SAFETY: the core holds every segment until it is dropped.
+        Some(unsafe { segment.as_ref() })
     }
 
     /// Nobody has claimed past the end of the tail's segment yet.
     #[inline]
     fn is_open(&self, tail: Tail) -> bool {
-        tail.is_open(self.limits_of(tail))
+        self.segment_of(tail).is_some_and(|segment| tail.is_open(segment.limits()))
+    }
+
+    #[inline]
+    fn place(&self, id: usize) -> &AtomicPtr<Segment> {
+        let shape = &self.shape.0;
+        shape.near.get(id).unwrap_or_else(|| &shape.far[id - NEAR])
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Directory> {
@@ -185,7 +192,7 @@ impl Core {
 
     #[inline]
     fn segment_pointer(&self, id: usize) -> NonNull<Segment> {
-        let segment = self.shape.0.segments[id].load(Ordering::Relaxed);
+        let segment = self.place(id).load(Ordering::Relaxed);
         debug_assert!(!segment.is_null(), "place {id} was named before its segment was allocated");
         // SAFETY: whoever names `id` learnt it from the tail (acquire) or under the lock, both after
         // the pointer was stored, so it is not null.
@@ -194,13 +201,15 @@ impl Core {
 
     /// Claims `size(tail)` (or `first_bytes` in one frame, if that is nothing) by compare-and-swap,
     /// unless the tail is closed or past the end. Returns the tail found.
-    pub(crate) fn add_if_open(&self, first_bytes: u32, size: impl Fn(Tail) -> (u32, u32)) -> Tail {
+    pub(crate) fn add_if_open(&self, first_bytes: u32, size: impl Fn(Tail, Limits) -> (u32, u32)) -> Tail {
         let mut tail = Tail(self.tail.0.load(Ordering::Acquire));
         loop {
-            if tail.is_closed() || !self.is_open(tail) {
+            let Some(segment) = self.segment_of(tail) else { return tail };
+            let limits = segment.limits();
+            if tail.is_closed() || !tail.is_open(limits) {
                 return tail;
             }
-            let (bytes, frames) = size(tail);
+            let (bytes, frames) = size(tail, limits);
             let step = if frames == 0 { Tail::step(first_bytes, 1) } else { Tail::step(bytes, frames) };
             let next = tail.0 + step;
             match self.tail.0.compare_exchange_weak(tail.0, next, Ordering::AcqRel, Ordering::Acquire) {
@@ -256,18 +265,18 @@ impl Core {
             };
             let changes = self.room.changes();
             // Whoever waits for room tells no size. Without this it got a small segment again and again.
-            let refused_bytes = self.shape.0.refused_bytes.load(Ordering::Relaxed);
+            let refused_bytes = self.room.refused_bytes();
             let refused_bytes = if cfg!(ring_mutant = "forgotten_size") { 0 } else { refused_bytes };
             let frame_bytes = frame_bytes.max(refused_bytes);
             return match self.take_segment(&mut directory, frame_bytes) {
                 Ok(id) => {
-                    self.shape.0.refused_bytes.store(0, Ordering::Relaxed);
+                    self.room.set_refused_bytes(0);
                     self.put_in_place(&mut directory, id, base);
                     Rotation::Open
                 }
                 Err(is_passing) => {
                     // Unfinished appends announce no change: who meets them must look each time.
-                    self.shape.0.refused_bytes.store(frame_bytes, Ordering::Relaxed);
+                    self.room.set_refused_bytes(frame_bytes);
                     self.room.found_full((!is_passing).then_some(changes));
                     self.shape.0.halted.store(true, Ordering::Relaxed);
                     Rotation::Full { is_passing }
@@ -319,7 +328,7 @@ impl Core {
         }
         let mut has_shrunk = false;
         loop {
-            let is_full = self.shape.0.live_max <= self.live_large(directory);
+            let is_full = self.live_max() <= self.live_large(directory);
             if is_full && !directory.is_oldest_passed() {
                 return Err(false);
             }
@@ -360,7 +369,7 @@ impl Core {
     /// The smallest segment before the large ones that takes the frame and is in step with what waits in the ring:
     /// behind much of it something small would soon be full. None beside as many large ones as there may be.
     fn step_segment(&self, directory: &mut Directory, frame_bytes: u32) -> Option<usize> {
-        if self.live_large(directory) >= self.shape.0.live_max {
+        if self.live_large(directory) >= self.live_max() {
             return None;
         }
         self.fitting_steps(directory, frame_bytes)
@@ -386,7 +395,7 @@ impl Core {
             || self.fitting_steps(directory, frame_bytes).any(|place| !is_live(place));
         goes_on
             && directory.is_gated()
-            && self.live_large(directory) < self.shape.0.live_max
+            && self.live_large(directory) < self.live_max()
             && !quota.has_room(self.limits().bytes as usize)
     }
 
@@ -400,9 +409,17 @@ impl Core {
         self.shape.0.first_large.into()
     }
 
+    fn live_max(&self) -> u32 {
+        self.shape.0.live_max.into()
+    }
+
+    fn places(&self) -> usize {
+        self.shape.0.places.into()
+    }
+
     /// The places of large segments.
     fn large(&self) -> Range<usize> {
-        self.first_large()..self.shape.0.segments.len()
+        self.first_large()..self.places()
     }
 
     fn live_large(&self, directory: &Directory) -> u32 {
@@ -411,7 +428,7 @@ impl Core {
 
     /// Spared cursors have more of the ring than its own.
     fn is_lent(&self, directory: &Directory) -> bool {
-        self.shape.0.live_max < self.live_large(directory)
+        self.live_max() < self.live_large(directory)
     }
 
     /// Takes the oldest segment out of the ring, unless somebody still holds it.
@@ -448,11 +465,11 @@ impl Core {
         if let Some(index) = directory.retired.iter().position(is_free) {
             return Some(directory.retired.swap_remove(index));
         }
-        let is_unused = |&id: &usize| self.shape.0.segments[id].load(Ordering::Relaxed).is_null();
+        let is_unused = |&id: &usize| self.place(id).load(Ordering::Relaxed).is_null();
         let id = places.find(is_unused)?;
         let limits = self.limits_in(id);
         let segment = Segment::allocate(limits, self.room.clone());
-        self.shape.0.segments[id].store(segment.as_ptr(), Ordering::Release);
+        self.place(id).store(segment.as_ptr(), Ordering::Release);
         Some(id)
     }
 
@@ -460,7 +477,7 @@ impl Core {
     /// `None` if one is free by now; otherwise whether a producer's unfinished append is all that
     /// holds some segment.
     fn blocked(&self, directory: &Directory, places: Range<usize>) -> Option<bool> {
-        let is_at_limit = self.live_large(directory) == self.shape.0.live_max;
+        let is_at_limit = self.live_large(directory) == self.live_max();
         let oldest = directory.live.front().filter(|_| is_at_limit).map(|live| live.segment);
         let mut is_passing = false;
         let candidates = oldest.into_iter().chain(directory.retired.iter().copied());
@@ -570,9 +587,9 @@ impl Core {
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        let fixed = size_of::<Self>() + size_of::<Room>() + size_of_val(&*self.shape.0.segments);
-        let is_allocated = |&id: &usize| !self.shape.0.segments[id].load(Ordering::Relaxed).is_null();
-        let allocated = (0..self.shape.0.segments.len()).filter(is_allocated);
+        let fixed = size_of::<Self>() + size_of::<Room>() + size_of_val(&*self.shape.0.far);
+        let is_allocated = |&id: &usize| !self.place(id).load(Ordering::Relaxed).is_null();
+        let allocated = (0..self.places()).filter(is_allocated);
         fixed + allocated.map(|id| Segment::memory_bytes(self.limits_in(id))).sum::<usize>()
     }
 }
@@ -583,8 +600,8 @@ impl Drop for Core {
         // Gives back what they held of the quota.
         while self.pop_oldest(&mut directory).is_some() {}
         drop(directory);
-        for place in &self.shape.0.segments {
-            if let Some(segment) = NonNull::new(place.load(Ordering::Acquire)) {
+        for id in 0..self.places() {
+            if let Some(segment) = NonNull::new(self.place(id).load(Ordering::Acquire)) {
                 // SAFETY: the core's own hold since the segment was allocated, given up once.
                 unsafe { Segment::release(segment) }
             }

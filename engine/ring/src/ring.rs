@@ -18,7 +18,7 @@ use crate::prefetch;
 use crate::quota::Quota;
 use crate::segment::Segment;
 use crate::sync::{Arc, Ordering};
-use crate::words::{ADDED_FRAME_BYTES_MAX, Commit, Kind, Tail};
+use crate::words::{ADDED_FRAME_BYTES_MAX, Commit, Kind, Limits, Tail};
 
 /// A handle to one ring; clones share it. When the last handle is gone the ring closes.
 pub struct Ring {
@@ -296,13 +296,14 @@ impl Ring {
                 // Acquire: pairs with the rotation that put this segment in place.
                 Tail(core.tail.0.fetch_add(Tail::step(bytes, 1), Ordering::AcqRel))
             } else {
-                core.add_if_open(bytes, |_| (bytes, 1))
+                core.add_if_open(bytes, |_, _| (bytes, 1))
             };
             if before.is_closed() {
                 return Err(AppendError::Closed);
             }
-            if before.fits(bytes, 1, core.limits_of(before)) {
-                return Ok(Claim::new(core, before, bytes));
+            let segment = core.segment_of(before);
+            if let Some(segment) = segment.filter(|segment| before.fits(bytes, 1, segment.limits())) {
+                return Ok(Claim::new(core, segment, before, bytes));
             }
             core.turn_over(before, bytes)?;
         }
@@ -314,8 +315,7 @@ impl Ring {
         let first_bytes = self.check_size(ends[0] as usize)?;
         loop {
             core.admit(first_bytes)?;
-            let fitting = |tail: Tail| -> (u32, u32) {
-                let limits = core.limits_of(tail);
+            let fitting = |tail: Tail, limits: Limits| -> (u32, u32) {
                 let frames =
                     (limits.frames - tail.index()).min(u32::try_from(ends.len()).unwrap_or(u32::MAX));
                 let left_bytes = limits.bytes - tail.bytes();
@@ -330,9 +330,10 @@ impl Ring {
             if before.is_closed() {
                 return Err(AppendError::Closed);
             }
-            if before.fits(first_bytes, 1, core.limits_of(before)) {
-                let (bytes, frames) = fitting(before);
-                return Ok((Claim::new(core, before, bytes), frames as usize));
+            let segment = core.segment_of(before);
+            if let Some(segment) = segment.filter(|segment| before.fits(first_bytes, 1, segment.limits())) {
+                let (bytes, frames) = fitting(before, segment.limits());
+                return Ok((Claim::new(core, segment, before, bytes), frames as usize));
             }
             core.turn_over(before, first_bytes)?;
         }
@@ -385,8 +386,8 @@ struct Claim<'r> {
 
 impl<'r> Claim<'r> {
     #[inline]
-    fn new(core: &'r Core, before: Tail, bytes: u32) -> Self {
-        let claim = Self { core, segment: core.segment(before.segment()), before, bytes };
+    fn new(core: &'r Core, segment: &'r Segment, before: Tail, bytes: u32) -> Self {
+        let claim = Self { core, segment, before, bytes };
         claim.segment.note_write(claim.start(), claim.end());
         claim
     }

@@ -8,7 +8,7 @@ use std::task::{Context, Waker};
 use slab::Slab;
 
 use crate::quota::Quota;
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
 
 pub(crate) struct Room {
     waiting: Mutex<Waiting>,
@@ -16,6 +16,8 @@ pub(crate) struct Room {
     changes: AtomicU64,
     /// `changes` before the last look that found no room, or [`NEVER`].
     full_at: AtomicU64,
+    /// Size of the frame that found no room last, until there is some. Only used under the directory's lock.
+    refused_bytes: AtomicU32,
     quota: Option<Quota>,
 }
 
@@ -35,6 +37,7 @@ impl Room {
             waiting: Mutex::new(Waiting::default()),
             changes: AtomicU64::new(0),
             full_at: AtomicU64::new(NEVER),
+            refused_bytes: AtomicU32::new(0),
             quota,
         }
     }
@@ -57,6 +60,15 @@ impl Room {
     /// The result of a look; under the directory's lock, so that looks do not overtake each other.
     pub(crate) fn found_full(&self, changes_before: Option<u64>) {
         self.full_at.store(changes_before.unwrap_or(NEVER), Ordering::Relaxed);
+    }
+
+    /// Size of the frame that found no room last; 0: there was some since.
+    pub(crate) fn refused_bytes(&self) -> u32 {
+        self.refused_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_refused_bytes(&self, frame_bytes: u32) {
+        self.refused_bytes.store(frame_bytes, Ordering::Relaxed);
     }
 
     /// Wakes the task of `cx` at the next [`wake`](Self::wake).

@@ -80,6 +80,11 @@ impl Segment {
     }
 
     #[inline]
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { bytes: self.frames.length_bytes() as u32, frames: self.commits.len() as u32 - 1 }
+    }
+
+    #[inline]
     pub(crate) fn address(&self, at: u32) -> *mut u8 {
         self.frames.pointer(at as usize)
     }

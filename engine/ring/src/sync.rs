@@ -122,6 +122,11 @@ impl Buffer {
         }
     }
 
+    #[inline]
+    pub(crate) fn length_bytes(&self) -> usize {
+        self.length_bytes
+    }
+
     /// What a buffer of this length takes.
     pub(crate) fn memory_bytes(length_bytes: usize) -> usize {
         length_bytes.next_multiple_of(LINE_BYTES)
